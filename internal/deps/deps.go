@@ -1,0 +1,27 @@
+package deps
+
+import (
+	_ "github.com/alicebob/miniredis/v2"
+	_ "github.com/fatih/color"
+	_ "github.com/fsnotify/fsnotify"
+	_ "github.com/redis/rueidis"
+	_ "github.com/shirou/gopsutil/v4/process"
+	_ "github.com/spf13/cobra"
+	_ "github.com/youmark/pkcs8"
+	_ "go.uber.org/goleak"
+	_ "go.yaml.in/yaml/v3"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/sys/unix"
+	_ "golang.org/x/term"
+	_ "k8s.io/api/batch/v1"
+	_ "k8s.io/api/core/v1"
+	_ "k8s.io/apimachinery/pkg/api/errors"
+	_ "k8s.io/apimachinery/pkg/api/validation"
+	_ "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	_ "k8s.io/apimachinery/pkg/util/validation/field"
+	_ "k8s.io/client-go/util/workqueue"
+	_ "k8s.io/utils/ptr"
+	_ "pgregory.net/rapid"
+	_ "sigs.k8s.io/json"
+	_ "sigs.k8s.io/yaml"
+)
