@@ -1,0 +1,120 @@
+// Package control is how the commands of one machine talk to the `offboard up` that works there: HTTP and JSON over a
+// unix socket in the data folder, with a server and a client that speak the same interface, Backend.
+//
+// It carries questions and answers and knows nothing of how they come about. It never listens on a network: who may
+// open the socket file, which only its owner may, may do everything.
+package control
+
+import (
+	"context"
+	"io"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/offboard-dev/offboard/api/v1alpha1"
+)
+
+// Limits of what one request may carry. They bound the memory that a caller can make the server use.
+const (
+	// MaxPushBytes is the largest push in bytes: all items together with their framing. It leaves room for one item of
+	// the largest size that Redis itself takes, 512 MiB (proto-max-bulk-len).
+	MaxPushBytes = 512<<20 + 64
+	// MaxPushItems is the largest number of items in one push.
+	MaxPushItems = 1_000_000
+	// MaxQueueName is the longest name of a queue in bytes.
+	MaxQueueName = 64 << 10
+)
+
+// Backend is what the server asks. Client implements it too, over the socket. Methods may be called from several
+// goroutines. Errors that a caller can act on are an *Error or an error of k8s.io/apimachinery/pkg/api/errors; all
+// others reach the client as Internal.
+type Backend interface {
+	// ScaledJobs returns the ScaledJobs of the namespace, or of all when it is empty, ordered by namespace and name.
+	ScaledJobs(ctx context.Context, namespace string) ([]ScaledJobInfo, error)
+	// Jobs returns the Jobs of the namespace and the ScaledJob, each of which may be empty to mean all, oldest first.
+	Jobs(ctx context.Context, namespace, scaledJob string) ([]JobInfo, error)
+	// Logs opens the output of one container of one Pod. The caller closes the reader; Close may be called while a
+	// Read is under way, and ends it. Reads end with io.EOF, or with ctx.Err() soon after ctx has ended. A Job, Pod or
+	// container that does not exist, or a container that has not started, gives NotFound.
+	Logs(ctx context.Context, namespace, job string, opts LogOptions) (io.ReadCloser, error)
+	// Push appends the items to the queue, all or none, in their order. The items may hold any bytes.
+	Push(ctx context.Context, queue string, items [][]byte) (PushResult, error)
+	// Info describes the running process.
+	Info(ctx context.Context) (Info, error)
+}
+
+// ScaledJobInfo is a ScaledJob with what `up` knows of it.
+type ScaledJobInfo struct {
+	// Object is the ScaledJob with its status.
+	Object *v1alpha1.ScaledJob `json:"object"`
+	// Queue is how much work waits according to the last measurement; nil when that is not known. It is finite.
+	Queue *float64 `json:"queue,omitempty"`
+	// Running, Pending, Succeeded and Failed count Jobs. Running are unfinished ones that are not pending; Succeeded
+	// and Failed count all since the state on disk began, not only those that the history still holds.
+	Running   int `json:"running"`
+	Pending   int `json:"pending"`
+	Succeeded int `json:"succeeded"`
+	Failed    int `json:"failed"`
+	// LastReason says why the last decision was what it was.
+	LastReason string `json:"lastReason,omitempty"`
+	// Events are what happened, oldest first.
+	Events []Event `json:"events,omitempty"`
+}
+
+// Event is something that happened to a ScaledJob, once or several times.
+type Event struct {
+	// Type is Normal or Warning.
+	Type string `json:"type"`
+	// Reason is one CamelCase word.
+	Reason string `json:"reason"`
+	// Message is for people.
+	Message string `json:"message"`
+	// Count says how often it happened, First and Last when.
+	Count int         `json:"count"`
+	First metav1.Time `json:"firstTimestamp"`
+	Last  metav1.Time `json:"lastTimestamp"`
+}
+
+// JobInfo is a Job with its Pods.
+type JobInfo struct {
+	Job *batchv1.Job `json:"job"`
+	// Pods are the Job's Pods, oldest first.
+	Pods []*corev1.Pod `json:"pods,omitempty"`
+	// Item is the item that the Job's runner reported to have taken: empty when it reported none, cut when it is long.
+	// Bytes that are not UTF-8 arrive at a client as U+FFFD.
+	Item string `json:"item,omitempty"`
+}
+
+// LogOptions choose what Logs returns.
+type LogOptions struct {
+	// Pod is the name of the Pod; empty means the newest one of the Job.
+	Pod string
+	// Container is the name of the container; empty means the first one of the Pod.
+	Container string
+	// Follow goes on with what is written from now on, until the Pod has ended or the reader is closed.
+	Follow bool
+	// Tail is the number of lines from the end to begin with; nil means from the beginning.
+	Tail *int64
+	// Previous asks for the output of the container's run before the present one.
+	Previous bool
+}
+
+// PushResult tells what a push has led to.
+type PushResult struct {
+	// Length is the number of items in the queue directly after the push.
+	Length int64 `json:"length"`
+}
+
+// Info describes the `offboard up` behind the socket.
+type Info struct {
+	Version string `json:"version"`
+	PID     int    `json:"pid"`
+	// DataDir is the folder that holds its state.
+	DataDir string `json:"dataDir"`
+	// Redis is the address (host:port) of the Redis that it serves, empty when it serves none.
+	Redis string `json:"redis,omitempty"`
+	// Manifests are the files and folders that it reads and watches.
+	Manifests []string `json:"manifests"`
+}
