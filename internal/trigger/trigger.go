@@ -36,6 +36,15 @@ type Watcher interface {
 	Watch(ctx context.Context, changed func())
 }
 
+// Pusher is implemented by triggers whose source takes items.
+type Pusher interface {
+	// Push appends the items in their order, all of them or none. After an error it is unknown whether they arrived
+	// when the connection broke while the server worked; the error then says so.
+	Push(ctx context.Context, items ...[]byte) error
+	// Queue returns the name of what Push appends to, for example the list's. It may hold any bytes.
+	Queue() string
+}
+
 // Config is what a trigger is built from. All references are resolved already.
 type Config struct {
 	// Metadata is the trigger's metadata as written in the manifest.
@@ -51,21 +60,4 @@ type Config struct {
 	EmbeddedRedis string
 	// Log receives what is worth telling an operator: an outage once, and its end.
 	Log *slog.Logger
-}
-
-// Type describes a kind of trigger: its name, its parameters, and how one is made.
-type Type struct {
-	// Name is the type as manifests write it, for example redis.
-	Name string
-	// Doc is one sentence for `offboard explain` and the reference documentation.
-	Doc string
-	// Params declares every parameter.
-	Params []Param
-	// New makes a trigger from decoded parameters. It must not block on the network.
-	New func(ctx context.Context, cfg Config, values Values) (Trigger, error)
-	// MetricName returns the name under which KEDA publishes the trigger's value, without its "sN-" prefix.
-	MetricName func(values Values) string
-	// Check looks at the parameters as a whole and returns what contradicts; nil when nothing does. With partial set,
-	// values that only a running Job's environment or a Secret can give are unknown and must not be reported missing.
-	Check func(values Values, partial bool) []error
 }

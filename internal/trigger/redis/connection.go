@@ -1,0 +1,264 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// errClosed is the error of a connection that no trigger uses any more.
+var errClosed = errors.New("the connection to Redis is closed")
+
+// connection keeps a session to one server alive and tells watchers of changes. Its goroutine starts with the first use
+// and ends with stop.
+type connection struct {
+	settings settings
+	log      *slog.Logger
+
+	startOnce sync.Once
+	cancel    context.CancelFunc
+	done      chan struct{}
+
+	mu    sync.Mutex
+	state state
+	// ages holds how old an answer may be for each user.
+	ages []time.Duration
+
+	// watchMu is held for reading while watchers are called, so that none is called after its removal.
+	watchMu  sync.RWMutex
+	watchers map[string]map[*watcher]struct{}
+}
+
+// state is the session, or why there is none; neither while the first attempt after a start or a loss is under way.
+type state struct {
+	session *session
+	err     error
+	// replaced is closed when another state has taken this one's place.
+	replaced chan struct{}
+}
+
+// watcher is told of changes of a key.
+type watcher struct{ changed func() }
+
+func newConnection(s settings, log *slog.Logger) *connection {
+	return &connection{
+		settings: s,
+		log:      log,
+		done:     make(chan struct{}),
+		state:    state{replaced: make(chan struct{})},
+		watchers: map[string]map[*watcher]struct{}{},
+	}
+}
+
+// start lets the goroutine run; further calls do nothing.
+func (c *connection) start() {
+	c.startOnce.Do(func() {
+		// The connection outlives the context of the trigger that happens to use it first.
+		ctx, cancel := context.WithCancel(context.Background())
+		c.cancel = cancel
+		go c.run(ctx)
+	})
+}
+
+// stop ends the goroutine and waits for it.
+func (c *connection) stop() {
+	c.startOnce.Do(func() { close(c.done) })
+	if c.cancel != nil {
+		c.cancel()
+	}
+	<-c.done
+	c.replace(nil, errClosed)
+}
+
+// run connects, waits until the session is lost, and connects again, until ctx ends.
+func (c *connection) run(ctx context.Context) {
+	defer close(c.done)
+	var retry backoff
+	var reported bool
+	for {
+		opened, err := openFirst(ctx, c.settings, c.invalidated)
+		if ctx.Err() != nil {
+			opened.close()
+			return
+		}
+		if err != nil {
+			if c.replace(nil, err) {
+				c.notifyAll()
+			}
+			if !reported {
+				reported = true
+				c.log.WarnContext(ctx, "Redis is not usable, trying again until it is", "error", err)
+			}
+			if !sleep(ctx, retry.next(err)) {
+				return
+			}
+			continue
+		}
+		if reported {
+			reported = false
+			c.log.InfoContext(ctx, "Redis is usable again", "address", opened.address)
+		}
+		opened.explainUntracked(ctx, c.log, c.settings.polled)
+		since := time.Now()
+		c.replace(opened, nil)
+		c.notifyAll()
+		select {
+		case <-opened.lost:
+		case <-ctx.Done():
+		}
+		c.replace(nil, nil)
+		opened.close()
+		if ctx.Err() != nil {
+			return
+		}
+		// A server that drops each connection at once must not be hammered; any other deserves a try at once.
+		if time.Since(since) > retryReset {
+			retry = backoff{}
+		} else if !sleep(ctx, retry.next(nil)) {
+			return
+		}
+	}
+}
+
+// replace sets the state and tells whether that is news: another session, or another error.
+func (c *connection) replace(opened *session, err error) (news bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.state
+	news = old.session != opened || (old.err == nil) != (err == nil) || (err != nil && old.err.Error() != err.Error())
+	c.state = state{session: opened, err: err, replaced: make(chan struct{})}
+	close(old.replaced)
+	return news
+}
+
+// current returns the state as it is.
+func (c *connection) current() state {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// established returns a session. It waits while a first attempt is under way, and fails when the last one failed.
+func (c *connection) established(ctx context.Context) (*session, error) {
+	c.start()
+	for {
+		now := c.current()
+		if now.session != nil || now.err != nil {
+			return now.session, now.err
+		}
+		select {
+		case <-now.replaced:
+		case <-ctx.Done():
+			return nil, c.explain(ctx.Err(), c.settings.addresses)
+		}
+	}
+}
+
+// size reads the size of a key. A session that is lost on the way is waited for once, since reading again is harmless.
+func (c *connection) size(ctx context.Context, key string, remembered *atomic.Pointer[kind]) (int64, error) {
+	for attempt := 0; ; attempt++ {
+		opened, err := c.established(ctx)
+		if err != nil {
+			return 0, err
+		}
+		size, err := opened.size(ctx, key, remembered, c.age())
+		if err == nil {
+			return size, nil
+		}
+		if attempt == 0 && ctx.Err() == nil && isLost(err) && c.leave(ctx, opened) {
+			continue
+		}
+		return 0, c.explainKey(err, opened.address, key)
+	}
+}
+
+// leave waits until the session is no longer the current one.
+func (c *connection) leave(ctx context.Context, opened *session) bool {
+	for {
+		now := c.current()
+		if now.session != opened {
+			return true
+		}
+		select {
+		case <-now.replaced:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// limitAge makes answers from memory no older than the interval until forget is called.
+func (c *connection) limitAge(interval time.Duration) (forget func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ages = append(c.ages, interval)
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if i := slices.Index(c.ages, interval); i >= 0 {
+			c.ages = slices.Delete(c.ages, i, i+1)
+		}
+	}
+}
+
+// age returns how long an answer may be kept. It is a tenth below the shortest polling interval: an answer that lived
+// just as long as the interval would also answer the poll that is there to replace it.
+func (c *connection) age() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.ages) == 0 {
+		return time.Millisecond
+	}
+	shortest := slices.Min(c.ages)
+	return max(shortest-shortest/10, time.Millisecond)
+}
+
+// watch calls changed whenever the key may have changed, until remove is called; after remove it is not called.
+func (c *connection) watch(key string, changed func()) (remove func()) {
+	c.start()
+	added := &watcher{changed: changed}
+	c.watchMu.Lock()
+	defer c.watchMu.Unlock()
+	if c.watchers[key] == nil {
+		c.watchers[key] = map[*watcher]struct{}{}
+	}
+	c.watchers[key][added] = struct{}{}
+	return func() {
+		c.watchMu.Lock()
+		defer c.watchMu.Unlock()
+		delete(c.watchers[key], added)
+		if len(c.watchers[key]) == 0 {
+			delete(c.watchers, key)
+		}
+	}
+}
+
+// invalidated tells the watchers of the keys; nil keys mean all.
+func (c *connection) invalidated(keys []string) {
+	if keys == nil {
+		c.notifyAll()
+		return
+	}
+	c.watchMu.RLock()
+	defer c.watchMu.RUnlock()
+	for _, key := range keys {
+		for w := range c.watchers[key] {
+			w.changed()
+		}
+	}
+}
+
+// notifyAll tells every watcher.
+func (c *connection) notifyAll() {
+	c.watchMu.RLock()
+	defer c.watchMu.RUnlock()
+	for _, watchers := range c.watchers {
+		for w := range watchers {
+			w.changed()
+		}
+	}
+}
