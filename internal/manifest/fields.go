@@ -1,0 +1,118 @@
+package manifest
+
+import (
+	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+
+	batchv1 "k8s.io/api/batch/v1"
+
+	"github.com/offboard-dev/offboard/api/v1alpha1"
+)
+
+// structField is a field of a Go struct as JSON sees it.
+type structField struct {
+	index    []int
+	required bool
+}
+
+// structFields are a struct's fields by their names in JSON, those of embedded structs included.
+type structFields struct {
+	byName   map[string]structField
+	names    []string
+	required []string
+}
+
+// fieldsCache remembers structFields by reflect.Type: the types never change and a template has thousands of structs.
+var fieldsCache sync.Map
+
+func fieldsOf(t reflect.Type) *structFields {
+	if cached, ok := fieldsCache.Load(t); ok {
+		return cached.(*structFields)
+	}
+	fields := &structFields{byName: map[string]structField{}}
+	collectFields(t, nil, fields)
+	fields.names = slices.Sorted(maps.Keys(fields.byName))
+	for _, name := range fields.names {
+		if fields.byName[name].required {
+			fields.required = append(fields.required, name)
+		}
+	}
+	cached, _ := fieldsCache.LoadOrStore(t, fields)
+	return cached.(*structFields)
+}
+
+func collectFields(t reflect.Type, prefix []int, fields *structFields) {
+	for i := range t.NumField() {
+		field := t.Field(i)
+		name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
+		index := append(slices.Clone(prefix), i)
+		switch {
+		case name == "-" || !field.IsExported():
+		case field.Anonymous && name == "":
+			collectFields(field.Type, index, fields)
+		default:
+			// The Kubernetes types leave omitempty away exactly where a field must be given; a few are laxer.
+			optional := strings.Contains(options, "omitempty") || laxFields[t][name]
+			fields.byName[name] = structField{index: index, required: !optional}
+		}
+	}
+}
+
+// laxFields need not be given although their declaration has no omitempty.
+var laxFields = map[reflect.Type]map[string]bool{
+	reflect.TypeFor[batchv1.PodFailurePolicyOnPodConditionsPattern](): {"status": true}, // the API server fills in True
+	reflect.TypeFor[corev1.TypedLocalObjectReference]():               {"apiGroup": true},
+	reflect.TypeFor[corev1.TypedObjectReference]():                    {"apiGroup": true},
+	reflect.TypeFor[corev1.GRPCAction]():                              {"service": true},
+}
+
+// ignoredFields are fields that KEDA writes into objects and that have no meaning here.
+var ignoredFields = map[reflect.Type][]string{
+	reflect.TypeFor[v1alpha1.TriggerAuthentication]():        {"status"},
+	reflect.TypeFor[v1alpha1.ClusterTriggerAuthentication](): {"status"},
+}
+
+// laterFields are fields that KEDA has and Offboard has not. Ignoring them would leave a trigger without credentials.
+var laterFields = map[reflect.Type][]string{
+	reflect.TypeFor[v1alpha1.TriggerAuthenticationSpec](): {
+		"podIdentity", "filePath", "hashiCorpVault", "azureKeyVault", "gcpSecretManager", "awsSecretManager",
+		"boundServiceAccountToken", "oauth2",
+	},
+}
+
+// enums are the values of the Kubernetes types that allow only some; the empty string stands for the default.
+var enums = map[reflect.Type][]string{
+	reflect.TypeFor[batchv1.CompletionMode]():                         {"NonIndexed", "Indexed"},
+	reflect.TypeFor[batchv1.PodFailurePolicyAction]():                 {"FailJob", "FailIndex", "Ignore", "Count"},
+	reflect.TypeFor[batchv1.PodFailurePolicyOnExitCodesOperator]():    {"In", "NotIn"},
+	reflect.TypeFor[batchv1.PodReplacementPolicy]():                   {"TerminatingOrFailed", "Failed"},
+	reflect.TypeFor[corev1.ConditionStatus]():                         {"True", "False", "Unknown"},
+	reflect.TypeFor[corev1.ContainerRestartPolicy]():                  {"Always", "Never", "OnFailure"},
+	reflect.TypeFor[corev1.ContainerRestartRuleAction]():              {"Restart", "RestartAllContainers"},
+	reflect.TypeFor[corev1.ContainerRestartRuleOnExitCodesOperator](): {"In", "NotIn"},
+	reflect.TypeFor[corev1.DNSPolicy]():                               {"ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"},
+	reflect.TypeFor[corev1.MountPropagationMode]():                    {"None", "HostToContainer", "Bidirectional"},
+	reflect.TypeFor[corev1.NodeInclusionPolicy]():                     {"Honor", "Ignore"},
+	reflect.TypeFor[corev1.NodeSelectorOperator]():                    {"In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"},
+	reflect.TypeFor[corev1.OSName]():                                  {"linux", "windows"},
+	reflect.TypeFor[corev1.PodFSGroupChangePolicy]():                  {"Always", "OnRootMismatch"},
+	reflect.TypeFor[corev1.PreemptionPolicy]():                        {"Never", "PreemptLowerPriority"},
+	reflect.TypeFor[corev1.ProcMountType]():                           {"Default", "Unmasked"},
+	reflect.TypeFor[corev1.Protocol]():                                {"TCP", "UDP", "SCTP"},
+	reflect.TypeFor[corev1.PullPolicy]():                              {"Always", "IfNotPresent", "Never"},
+	reflect.TypeFor[corev1.RestartPolicy]():                           {"Always", "OnFailure", "Never"},
+	reflect.TypeFor[corev1.SeccompProfileType]():                      {"Unconfined", "RuntimeDefault", "Localhost"},
+	reflect.TypeFor[corev1.TaintEffect]():                             {"NoSchedule", "PreferNoSchedule", "NoExecute"},
+	reflect.TypeFor[corev1.TerminationMessagePolicy]():                {"File", "FallbackToLogsOnError"},
+	reflect.TypeFor[corev1.TolerationOperator]():                      {"Exists", "Equal"},
+	reflect.TypeFor[corev1.URIScheme]():                               {"HTTP", "HTTPS"},
+	reflect.TypeFor[corev1.UnsatisfiableConstraintAction]():           {"DoNotSchedule", "ScheduleAnyway"},
+}
+
+var unmarshaler = reflect.TypeFor[json.Unmarshaler]()
