@@ -1,0 +1,232 @@
+package scaledjob
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"go.uber.org/goleak"
+
+	"github.com/offboard-dev/offboard/api/v1alpha1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestOneJobPerItem pushes items one by one, as fast as the controller notices, before any runner takes one.
+func TestOneJobPerItem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for i := range 6 {
+		w.edit(func() { w.queue++ })
+		w.eventually("a Job for each item", func() bool { return w.created == i+1 })
+	}
+	for range 6 {
+		w.run()
+	}
+	for range 6 {
+		w.finish(batchv1.JobComplete, time.Now())
+	}
+	w.eventually("inactive", func() bool {
+		return w.scaledJob.Status.Conditions.Get(v1alpha1.ConditionActive).Status == metav1.ConditionFalse && w.unfinished() == 0
+	})
+	if w.created != 6 {
+		t.Errorf("%d Jobs for 6 items", w.created)
+	}
+}
+
+func TestNeverAboveTheLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(sj *v1alpha1.ScaledJob) { *sj.Spec.MaxReplicaCount = 3 })
+	w.edit(func() { w.queue = 10 })
+	for served := range 10 {
+		w.eventually("started", func() bool { return w.created > served })
+		w.run()
+		w.finish(batchv1.JobComplete, time.Now())
+	}
+	w.eventually("done", func() bool { return w.unfinished() == 0 && w.queue == 0 })
+	if w.created != 10 || w.most != 3 {
+		t.Errorf("%d Jobs, at most %d at once; want 10 and 3", w.created, w.most)
+	}
+}
+
+// TestIgnoranceCreatesNothing makes the Jobs, then the queue unknown, while work waits.
+func TestIgnoranceCreatesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.eventually("ready", func() bool { return w.ready().Status == metav1.ConditionTrue })
+
+	w.edit(func() { w.listErr = errors.New("list: no answer"); w.queue = 5 })
+	w.eventually("Jobs unknown", func() bool { return w.ready().Reason == reasonJobsUnknown })
+	w.edit(func() { w.listErr = nil; w.queueErr = errors.New("queue: no answer") })
+	w.eventually("queue unknown", func() bool {
+		return w.ready().Reason == reasonTriggerError && strings.Contains(w.ready().Message, "queue: no answer")
+	})
+	if w.controller.View(theKey).Queue != nil {
+		t.Error("View tells a queue length that is not known")
+	}
+	if w.created != 0 {
+		t.Errorf("%d Jobs created from ignorance", w.created)
+	}
+	w.edit(func() { w.queueErr = nil })
+	w.eventually("recovered", func() bool { return w.created == 5 && w.ready().Status == metav1.ConditionTrue })
+	failures := 0
+	for _, event := range w.events {
+		if strings.HasPrefix(event, reasonScalerFailed) {
+			failures++
+		}
+	}
+	if failures != 1 {
+		t.Errorf("the outage was told %d times: %q", failures, w.events)
+	}
+}
+
+func TestPaused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(sj *v1alpha1.ScaledJob) {
+		sj.Annotations = map[string]string{v1alpha1.AnnotationPaused: "true"}
+	})
+	w.edit(func() { w.queue = 3 })
+	w.eventually("paused", func() bool {
+		c := w.scaledJob.Status.Conditions.Get(v1alpha1.ConditionPaused)
+		return c.Status == metav1.ConditionTrue && c.Reason == reasonPaused
+	})
+	if w.created != 0 {
+		t.Errorf("%d Jobs while paused", w.created)
+	}
+	w.edit(func() { w.scaledJob.Annotations[v1alpha1.AnnotationPaused] = "false" })
+	w.eventually("unpaused", func() bool {
+		return w.created == 3 && w.scaledJob.Status.Conditions.Get(v1alpha1.ConditionPaused).Status == metav1.ConditionFalse
+	})
+}
+
+func TestRollout(t *testing.T) {
+	t.Parallel()
+	for strategy, survive := range map[string]int{"": 4, v1alpha1.RolloutGradual: 4, v1alpha1.RolloutImmediate: 0} {
+		t.Run("strategy "+strategy, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, func(sj *v1alpha1.ScaledJob) { sj.Spec.Rollout.Strategy = strategy })
+			w.edit(func() { w.queue = 4 })
+			w.eventually("started", func() bool { return w.created == 4 })
+			for range 4 {
+				w.run()
+			}
+			w.edit(func() { w.scaledJob.Generation = 2; w.queue = 1 })
+			w.eventually("a Job of the new version", func() bool {
+				return slices.ContainsFunc(w.jobs, func(job *batchv1.Job) bool {
+					return job.Annotations[v1alpha1.AnnotationGeneration] == "2"
+				})
+			})
+			if old := w.unfinished() - (w.created - 4); old != survive {
+				t.Errorf("%d Jobs of the old version are left, want %d", old, survive)
+			}
+		})
+	}
+}
+
+func TestHistoryLimits(t *testing.T) {
+	t.Parallel()
+	two, one := int32(2), int32(1)
+	w := newWorld(t, func(sj *v1alpha1.ScaledJob) {
+		sj.Spec.SuccessfulJobsHistoryLimit, sj.Spec.FailedJobsHistoryLimit = &two, &one
+	})
+	w.edit(func() { w.queue = 7 })
+	w.eventually("started", func() bool { return w.created == 7 })
+	for range 7 {
+		w.run()
+	}
+	// The order of finishing is not that of creation, and failed Jobs have no completion time.
+	base := time.Now().Add(-time.Hour)
+	for _, end := range []struct {
+		how    batchv1.JobConditionType
+		minute time.Duration
+	}{{"Failed", 9}, {"Complete", 8}, {"Complete", 2}, {"Failed", 1}, {"Complete", 7}, {"Failed", 3}} {
+		w.finish(end.how, base.Add(end.minute*time.Minute))
+	}
+	w.eventually("trimmed", func() bool { return len(w.jobs) == 4 })
+	var kept []string
+	for _, job := range w.jobs {
+		kept = append(kept, strings.TrimPrefix(job.Name, "usertask-"))
+	}
+	if want := []string{"00001", "00002", "00005", "00007"}; !slices.Equal(kept, want) {
+		t.Errorf("kept %q, want %q", kept, want)
+	}
+}
+
+func TestCreateFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.edit(func() { w.createErr = errors.New("exceeded quota: pods=5"); w.queue = 2 })
+	w.eventually("told", func() bool {
+		return w.ready().Reason == reasonJobCreateFailed && strings.Contains(w.ready().Message, "exceeded quota: pods=5")
+	})
+	w.edit(func() { w.createErr = nil })
+	w.eventually("recovered", func() bool { return w.created == 2 && w.ready().Status == metav1.ConditionTrue })
+}
+
+func TestStatusIsWrittenWhenItChanges(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.eventually("ready", func() bool { return w.ready().Status == metav1.ConditionTrue })
+	before := w.writes
+	seen := w.controller.View(theKey).At
+	for range 20 {
+		w.controller.Changed(theKey)
+		w.eventually("reconciled", func() bool { return w.controller.View(theKey).At.After(seen) })
+		seen = w.controller.View(theKey).At
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.writes != before {
+		t.Errorf("status was written %d times without a change", w.writes-before)
+	}
+	if names := w.scaledJob.Status.ExternalMetricNames; !slices.Equal(names, []string{"s0-memory"}) {
+		t.Errorf("externalMetricNames = %q", names)
+	}
+}
+
+func TestNewJob(t *testing.T) {
+	t.Parallel()
+	sj := &v1alpha1.ScaledJob{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: "usertask", UID: "u", Generation: 3,
+			Labels: map[string]string{"team": "a", "secret": "b", "hidden": "c"},
+			Annotations: map[string]string{
+				v1alpha1.AnnotationExcludedLabels: "secret, hidden", "note": "kept", lastApplied: "{}",
+			},
+		},
+		Spec: v1alpha1.ScaledJobSpec{JobTargetRef: &batchv1.JobSpec{}},
+	}
+	job := newJob(sj, "1.2.3")
+	for label, want := range map[string]string{
+		"app.kubernetes.io/name": "usertask", "app.kubernetes.io/version": "1.2.3", "app.kubernetes.io/part-of": "usertask",
+		"app.kubernetes.io/managed-by": "keda-operator", "scaledjob.keda.sh/name": "usertask", "team": "a",
+	} {
+		if job.Labels[label] != want {
+			t.Errorf("label %s = %q, want %q", label, job.Labels[label], want)
+		}
+	}
+	if len(job.Labels) != 6 {
+		t.Errorf("labels = %v", job.Labels)
+	}
+	if job.Annotations["scaledjob.keda.sh/generation"] != "3" || job.Annotations["note"] != "kept" || job.Annotations[lastApplied] != "" {
+		t.Errorf("annotations = %v", job.Annotations)
+	}
+	if job.GenerateName != "usertask-" || job.Namespace != "shop" || job.Spec.Template.Labels["scaledjob.keda.sh/name"] != "usertask" {
+		t.Errorf("Job = %+v", job)
+	}
+	if job.Spec.Template.Spec.RestartPolicy != corev1.RestartPolicyOnFailure {
+		t.Errorf("restartPolicy = %q", job.Spec.Template.Spec.RestartPolicy)
+	}
+	if owner := metav1.GetControllerOf(job); owner == nil || owner.Kind != "ScaledJob" || owner.UID != "u" || owner.APIVersion != "keda.sh/v1alpha1" {
+		t.Errorf("owner = %v", owner)
+	}
+	if sj.Spec.JobTargetRef.Template.Labels != nil {
+		t.Error("the ScaledJob was modified")
+	}
+}

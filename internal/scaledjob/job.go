@@ -1,0 +1,99 @@
+package scaledjob
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/offboard-dev/offboard/api/v1alpha1"
+)
+
+// lastApplied is kubectl's record of the ScaledJob's own manifest: of no use on a Job, and as large as the manifest.
+const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
+
+// newJob makes the Job that the ScaledJob describes, with the labels, annotations and owner that KEDA gives it.
+func newJob(sj *v1alpha1.ScaledJob, version string) *batchv1.Job {
+	labels := map[string]string{
+		"app.kubernetes.io/name":       sj.Name,
+		"app.kubernetes.io/version":    version,
+		"app.kubernetes.io/part-of":    sj.Name,
+		"app.kubernetes.io/managed-by": "keda-operator", // what selectors and dashboards of KEDA's users look for
+		v1alpha1.LabelScaledJob:        sj.Name,
+	}
+	excluded := sj.ExcludedLabels()
+	for key, value := range sj.Labels {
+		if !excluded[key] {
+			labels[key] = value
+		}
+	}
+	annotations := map[string]string{v1alpha1.AnnotationGeneration: strconv.FormatInt(sj.Generation, 10)}
+	maps.Copy(annotations, sj.Annotations)
+	delete(annotations, lastApplied)
+
+	spec := *sj.Spec.JobTargetRef.DeepCopy()
+	if spec.Template.Labels == nil {
+		spec.Template.Labels = map[string]string{}
+	}
+	spec.Template.Labels[v1alpha1.LabelScaledJob] = sj.Name
+	if spec.Template.Spec.RestartPolicy == "" {
+		// A Job's Pods may not restart Always, which would be the API's default.
+		spec.Template.Spec.RestartPolicy = corev1.RestartPolicyOnFailure
+	}
+	return &batchv1.Job{
+		TypeMeta: metav1.TypeMeta{APIVersion: batchv1.SchemeGroupVersion.String(), Kind: "Job"},
+		ObjectMeta: metav1.ObjectMeta{
+			GenerateName: sj.Name + "-",
+			Namespace:    sj.Namespace,
+			Labels:       labels,
+			Annotations:  annotations,
+			OwnerReferences: []metav1.OwnerReference{
+				*metav1.NewControllerRef(sj, v1alpha1.GroupVersion.WithKind(v1alpha1.KindScaledJob)),
+			},
+		},
+		Spec: spec,
+	}
+}
+
+// Finished returns how the Job ended (Complete or Failed) and when; an empty type while it is unfinished.
+// A failed Job has no completionTime, so the time is that of the condition, for both.
+func Finished(job *batchv1.Job) (batchv1.JobConditionType, time.Time) {
+	for _, c := range job.Status.Conditions {
+		if (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue {
+			return c.Type, c.LastTransitionTime.Time
+		}
+	}
+	return "", time.Time{}
+}
+
+// Pending tells whether an unfinished Job counts as pending: as in KEDA, while none of its Pods runs or has succeeded,
+// or, with pendingPodConditions, while none of its Pods has all of those conditions.
+func Pending(job Job, conditions []string) bool {
+	return !slices.ContainsFunc(job.Pods, func(pod *corev1.Pod) bool {
+		if len(conditions) == 0 {
+			return pod.Status.Phase == corev1.PodRunning || pod.Status.Phase == corev1.PodSucceeded
+		}
+		return !slices.ContainsFunc(conditions, func(wanted string) bool { return !podConditionTrue(pod, wanted) })
+	})
+}
+
+func podConditionTrue(pod *corev1.Pod, conditionType string) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return string(c.Type) == conditionType && c.Status == corev1.ConditionTrue
+	})
+}
+
+// startedAt is when the first Pod of a Job that is not pending began to run, as far as its Pods tell; else now.
+func startedAt(job Job, now time.Time) time.Time {
+	started := now
+	for _, pod := range job.Pods {
+		if at := pod.Status.StartTime; at != nil && at.Time.Before(started) {
+			started = at.Time
+		}
+	}
+	return started
+}

@@ -1,0 +1,54 @@
+package scaledjob
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/offboard-dev/offboard/api/v1alpha1"
+)
+
+// trimHistory deletes the finished Jobs beyond the history limits, those that finished first before the others.
+func (c *Controller) trimHistory(ctx context.Context, sj *v1alpha1.ScaledJob, jobs []Job) error {
+	type finished struct {
+		Job
+		at time.Time
+	}
+	ended := map[batchv1.JobConditionType][]finished{}
+	for _, job := range jobs {
+		if how, at := Finished(job.Job); how != "" && job.DeletionTimestamp == nil {
+			ended[how] = append(ended[how], finished{job, at})
+		}
+	}
+	succeeded, failed := sj.HistoryLimits()
+	for how, limit := range map[batchv1.JobConditionType]int{batchv1.JobComplete: succeeded, batchv1.JobFailed: failed} {
+		kept := ended[how]
+		if len(kept) <= limit {
+			continue
+		}
+		slices.SortFunc(kept, func(a, b finished) int {
+			if order := a.at.Compare(b.at); order != 0 {
+				return order
+			}
+			return strings.Compare(a.Name, b.Name)
+		})
+		for _, job := range kept[:len(kept)-limit] {
+			err := c.Jobs.Delete(ctx, job.Namespace, job.Name, job.UID, metav1.DeletePropagationBackground)
+			if err != nil {
+				return fmt.Errorf("delete Job %s/%s beyond the history limit: %w", job.Namespace, job.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// ofGeneration tells whether the Job was made from this generation of its ScaledJob.
+func ofGeneration(job Job, generation int64) bool {
+	return job.Annotations[v1alpha1.AnnotationGeneration] == strconv.FormatInt(generation, 10)
+}
