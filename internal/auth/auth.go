@@ -38,7 +38,8 @@ type Namespaces struct {
 type EnvFunc func(container string) (map[string]string, error)
 
 // Resolve returns the parameters that ref leads to, by name; none for a nil ref. Where one parameter is named several
-// times, secretTargetRef wins over configMapTargetRef, that over env, and a later entry over an earlier one, as in KEDA.
+// times, secretTargetRef wins over configMapTargetRef, that over env, and a later entry over an earlier one, as KEDA
+// does it.
 //
 // An error names the authentication, the field, the parameter, and what is missing; it wraps the error of objects or
 // env.

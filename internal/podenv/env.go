@@ -42,8 +42,8 @@ func (e *Env) Map() map[string]string {
 	return values
 }
 
-// Environ returns the variables as NAME=VALUE for a process, each name once: first those of inherited (of the same form)
-// that the Env does not set itself, then the base variables, those of envFrom, and those of env, in their order.
+// Environ returns the variables as NAME=VALUE for a process, each name once: first those of inherited (of the same
+// form) that the Env does not set itself, then the base variables, those of envFrom, and those of env, in their order.
 //
 // What is inherited is to a process what the image's own environment is to a container: PATH, HOME and the like. It is
 // given to the process, but a $(NAME) in the manifest does not see it, as on a cluster.

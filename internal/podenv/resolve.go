@@ -170,7 +170,7 @@ func (r *resolver) addVariable(ctx context.Context, env *Env, v *corev1.EnvVar) 
 		return errors.New("has both value and valueFrom; remove one of them")
 	}
 	if n := sources(v.ValueFrom); n != 1 {
-		return fmt.Errorf("valueFrom names %d sources; name exactly one, such as secretKeyRef, configMapKeyRef or fieldRef", n)
+		return fmt.Errorf("valueFrom names %d sources; it must name one: secretKeyRef, configMapKeyRef or fieldRef", n)
 	}
 	value, found, err := r.valueFrom(ctx, v.ValueFrom)
 	if err != nil || !found {
