@@ -1,0 +1,210 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	batchv1 "k8s.io/api/batch/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// nameAttempts is how many generated names are tried before Create gives up.
+const nameAttempts = 8
+
+// Create stores the Job and starts to work on it. generateName is honoured. It returns the Job as stored, which is
+// shared. Errors are API errors: Invalid, AlreadyExists, ServiceUnavailable after Drain; and those of the disk, in which
+// case there is no Job.
+func (c *Controller) Create(ctx context.Context, in *batchv1.Job) (*batchv1.Job, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c.life.RLock()
+	defer c.life.RUnlock()
+	if c.draining.Load() {
+		return nil, unavailable()
+	}
+	job := in.DeepCopy()
+	SetDefaults(job)
+	if errs := Validate(job); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(jobKind, job.Name, errs)
+	}
+	now := c.cfg.Clock.Now()
+	job.UID, job.Generation, job.CreationTimestamp = newUID(), 1, metav1.NewTime(now)
+	job.DeletionTimestamp, job.DeletionGracePeriodSeconds, job.ResourceVersion = nil, nil, ""
+	job.Status = batchv1.JobStatus{}
+
+	r := &record{uid: job.UID, sequence: c.sequence.Add(1)}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := c.reserveName(r, job); err != nil {
+		return nil, err
+	}
+	labelPods(job)
+	r.job = job
+	c.advance(r, now) // the first Pods are written together with the Job
+	revision, text := c.nextRevision()
+	journal, err := createJournal(c.jobDir(r.key), r.whole(revision))
+	if err != nil {
+		r.removed = true
+		c.index.remove(r, job)
+		return nil, fmt.Errorf("job %s is not created: %w", r.key, err)
+	}
+	r.journal = journal
+	r.publish(text)
+	c.queue.add(r)
+	return r.view.Load().Job, nil
+}
+
+// reserveName gives the Job its name, which nobody else can have from then on.
+func (c *Controller) reserveName(r *record, job *batchv1.Job) error {
+	generate := job.Name == ""
+	for range nameAttempts {
+		if generate {
+			job.Name = generateName(job.GenerateName)
+		}
+		r.key = types.NamespacedName{Namespace: job.Namespace, Name: job.Name}
+		if c.index.insert(r, job) {
+			return nil
+		}
+		if !generate {
+			break
+		}
+	}
+	return apierrors.NewAlreadyExists(jobResource, job.Name)
+}
+
+// Delete ends a Job's Pods and removes it: at once with background propagation, which is the default, and when its Pods
+// have ended with foreground propagation. A Job with finalizers stays, with a deletion timestamp and without Pods, until
+// Update removes them. A Job that is gone already is no error, neither is one of another UID, unless uid is empty.
+func (c *Controller) Delete(
+	ctx context.Context, namespace, name string, uid types.UID, propagation metav1.DeletionPropagation,
+) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if propagation == metav1.DeletePropagationOrphan {
+		return apierrors.NewBadRequest("propagationPolicy Orphan would leave processes that nothing ends; " +
+			"use Background or Foreground")
+	}
+	c.life.RLock()
+	defer c.life.RUnlock()
+	if c.closed {
+		return unavailable()
+	}
+	r := c.index.get(types.NamespacedName{Namespace: namespace, Name: name})
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gone || r.removed || (uid != "" && uid != r.uid) {
+		return nil
+	}
+	old, unsaved := r.job, r.unsavedSpec
+	if propagation == metav1.DeletePropagationForeground && r.running() {
+		r.markDeleted(c.cfg.Clock.Now(), metav1.FinalizerDeleteDependents)
+	} else {
+		r.markDeleted(c.cfg.Clock.Now())
+	}
+	if err := c.settleOperation(r); err != nil {
+		r.job, r.unsavedSpec = old, unsaved
+		return err
+	}
+	return nil
+}
+
+// settleOperation makes what an operation changed durable, and lets a worker do the rest.
+func (c *Controller) settleOperation(r *record) error {
+	defer c.queue.add(r)
+	if r.leaves() {
+		return c.remove(r)
+	}
+	if !c.save(r) {
+		return r.saveError
+	}
+	return nil
+}
+
+// Update changes a Job's labels, annotations, finalizers and the fields of its spec that Kubernetes lets change; its
+// status is left alone. A resource version that is set must be the newest. Removing the last finalizer of a deleted Job
+// removes it. Errors are API errors: NotFound, Conflict, Invalid, ServiceUnavailable; and those of the disk, after which
+// the Job is unchanged for readers.
+func (c *Controller) Update(ctx context.Context, in *batchv1.Job) (*batchv1.Job, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	c.life.RLock()
+	defer c.life.RUnlock()
+	if c.closed {
+		return nil, unavailable()
+	}
+	r := c.index.get(types.NamespacedName{Namespace: in.Namespace, Name: in.Name})
+	if r == nil {
+		return nil, notFound(in.Name)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gone || r.removed || (in.UID != "" && in.UID != r.uid) {
+		return nil, notFound(in.Name)
+	}
+	if in.ResourceVersion != "" && in.ResourceVersion != r.job.ResourceVersion {
+		return nil, apierrors.NewConflict(jobResource, in.Name,
+			fmt.Errorf("resource version is %s, not %s: read the Job again and apply the change to it",
+				r.job.ResourceVersion, in.ResourceVersion))
+	}
+	updated, err := merged(r.job, in)
+	if err != nil {
+		return nil, err
+	}
+	old, unsaved := r.job, r.unsavedSpec
+	r.job, r.unsavedSpec = updated, true
+	if err := c.settleOperation(r); err != nil {
+		r.job, r.unsavedSpec = old, unsaved
+		return nil, err
+	}
+	return r.job, nil
+}
+
+// merged is the Job as it is with what may be changed taken from the update.
+func merged(old, in *batchv1.Job) (*batchv1.Job, error) {
+	updated := in.DeepCopy()
+	SetDefaults(updated)
+	errs := validateUpdate(old, updated)
+	withoutSelector := *updated
+	withoutSelector.Spec.Selector = nil // it is the controller's own and was found unchanged
+	errs = append(errs, Validate(&withoutSelector)...)
+	if len(errs) > 0 {
+		return nil, apierrors.NewInvalid(jobKind, in.Name, errs)
+	}
+	job := *old
+	job.Labels, job.Annotations = updated.Labels, updated.Annotations
+	job.Finalizers, job.OwnerReferences = updated.Finalizers, updated.OwnerReferences
+	job.Spec = updated.Spec
+	job.Spec.Template = old.Spec.Template // equal, and shared with the Pods
+	if !apiequality.Semantic.DeepEqual(&old.Spec, &job.Spec) {
+		job.Generation++
+	}
+	return &job, nil
+}
+
+// DeleteOwned deletes every Job that has the owner, in the background.
+func (c *Controller) DeleteOwned(ctx context.Context, owner types.UID) error {
+	var errs []error
+	for _, r := range c.index.all() {
+		view := r.view.Load()
+		if view == nil {
+			continue
+		}
+		for _, ref := range view.OwnerReferences {
+			if ref.UID == owner {
+				errs = append(errs, c.Delete(ctx, view.Namespace, view.Name, r.uid, metav1.DeletePropagationBackground))
+				break
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

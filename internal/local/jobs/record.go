@@ -1,0 +1,383 @@
+package jobs
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+
+	"github.com/offboard-dev/offboard/api/v1alpha1"
+	"github.com/offboard-dev/offboard/internal/local/process"
+	"github.com/offboard-dev/offboard/internal/scaledjob"
+)
+
+// keptPods is how many ended Pods of one Job are kept, with their logs. The Job's counters hold all.
+const keptPods = 100
+
+// podShell is what carrying out decisions needs to know of a Pod.
+type podShell struct {
+	// started tells that the Pod runner has the Pod.
+	started bool
+	// stopping tells that the Pod runner has been asked to stop it.
+	stopping bool
+	// disruption is added to the Pod's conditions if it ends as failed: something other than the Job ended it.
+	disruption *corev1.PodCondition
+	// processes are those that the Pod runner has running.
+	processes []process.Recorded
+	// unsaved tells that the Pod's entry on disk is outdated.
+	unsaved bool
+}
+
+// record is one Job with everything that belongs to it. What is done for one Job is done one after the other, under mu;
+// readers see the view only.
+type record struct {
+	key      types.NamespacedName
+	uid      types.UID
+	sequence uint64
+
+	// view is what readers see: a state that is on disk. Nil until the Job is there.
+	view atomic.Pointer[scaledjob.Job]
+
+	mu sync.Mutex
+	// job is the newest state; it is shared with readers once published, so it is replaced, never modified.
+	job     *batchv1.Job
+	pods    []*podState
+	retry   retryState
+	journal *journal
+	// dropped are Pods that the disk still knows.
+	dropped []types.UID
+	// droppedNames are the names of those whose files are still there.
+	droppedNames []string
+	// unsavedSpec and unsavedStatus tell that the state on disk is outdated, unannounced that OnChange is due.
+	unsavedSpec, unsavedStatus, unannounced bool
+	// durable tells that the next write must outlive a loss of power.
+	durable bool
+	// gone tells that the Job is deleted for everybody else, while its last processes may have to end.
+	gone bool
+	// removed tells that its folder is deleted too.
+	removed bool
+	// timer wakes the Job up when time changes what is to be done.
+	timer clock.Timer
+	// saveFailures counts failed writes in a row.
+	saveFailures int
+	// saveError is the last of them, nil after a success.
+	saveError error
+
+	inbox inbox
+
+	// turn belongs to the queue.
+	turn turn
+}
+
+// news is what the Pod runner said of a Pod.
+type news struct {
+	uid       types.UID
+	status    *corev1.PodStatus
+	processes []process.Recorded
+}
+
+// inbox holds news until the Job's turn comes.
+type inbox struct {
+	mu   sync.Mutex
+	news []news
+}
+
+func (i *inbox) put(n news) {
+	i.mu.Lock()
+	i.news = append(i.news, n)
+	i.mu.Unlock()
+}
+
+func (i *inbox) take() []news {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	taken := i.news
+	i.news = nil
+	return taken
+}
+
+// scaledJob returns the ScaledJob that the Job's label names.
+func scaledJobOf(job *batchv1.Job) (types.NamespacedName, bool) {
+	name := job.Labels[v1alpha1.LabelScaledJob]
+	return types.NamespacedName{Namespace: job.Namespace, Name: name}, name != ""
+}
+
+// receive applies the news and returns how many Pods have ended by it.
+func (r *record) receive(now time.Time) (ended int) {
+	for _, n := range r.inbox.take() {
+		p := r.find(n.uid)
+		if p == nil || p.ended() {
+			continue
+		}
+		if n.processes != nil {
+			p.shell.processes, p.shell.unsaved = n.processes, true
+		}
+		if n.status == nil {
+			continue
+		}
+		r.setStatus(p, n.status, now)
+		if p.ended() {
+			ended++
+		}
+	}
+	return ended
+}
+
+func (r *record) find(uid types.UID) *podState {
+	for _, p := range r.pods {
+		if p.pod.UID == uid {
+			return p
+		}
+	}
+	return nil
+}
+
+// setStatus gives the Pod a new status; the status is the record's from then on.
+func (r *record) setStatus(p *podState, status *corev1.PodStatus, now time.Time) {
+	pod := *p.pod
+	pod.Status = *status
+	if pod.Status.StartTime == nil {
+		pod.Status.StartTime = p.pod.Status.StartTime
+	}
+	p.pod = &pod
+	p.shell.unsaved = true
+	if !p.ended() {
+		return
+	}
+	p.finishedAt = now
+	p.shell.processes = nil
+	if p.shell.disruption != nil && pod.Status.Phase == corev1.PodFailed {
+		pod.Status.Conditions = append(append([]corev1.PodCondition(nil), pod.Status.Conditions...), *p.shell.disruption)
+	}
+}
+
+// fail ends a Pod that has no processes.
+func (r *record) fail(p *podState, reason, message string, now time.Time) {
+	status := p.pod.Status.DeepCopy()
+	status.Phase, status.Reason, status.Message = corev1.PodFailed, reason, message
+	for _, statuses := range [][]corev1.ContainerStatus{status.InitContainerStatuses, status.ContainerStatuses} {
+		for i := range statuses {
+			endContainer(&statuses[i], reason, message, now)
+		}
+	}
+	for i := range status.Conditions {
+		if c := &status.Conditions[i]; c.Type == corev1.PodReady || c.Type == corev1.ContainersReady {
+			c.Status, c.Reason, c.LastTransitionTime = corev1.ConditionFalse, "PodFailed", metav1.NewTime(now)
+		}
+	}
+	r.setStatus(p, status, now)
+}
+
+// exitCodeKilled is the exit code of a process that SIGKILL ended.
+const exitCodeKilled = 137
+
+func endContainer(s *corev1.ContainerStatus, reason, message string, now time.Time) {
+	if s.State.Running == nil {
+		return
+	}
+	s.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+		ExitCode: exitCodeKilled, Reason: reason, Message: message,
+		StartedAt: s.State.Running.StartedAt, FinishedAt: metav1.NewTime(now), ContainerID: s.ContainerID,
+	}}
+	s.Ready, s.Started = false, ptr.To(false)
+}
+
+// apply carries out what a decision says about the state; processes are for later, when the state is on disk.
+func (r *record) apply(d *decision, now time.Time) {
+	for _, p := range d.count {
+		p.counted, p.shell.unsaved = true, true
+	}
+	r.retry = d.retry
+	if d.statusChanged {
+		job := *r.job
+		job.Status = d.status
+		r.job = &job
+	}
+	r.unsavedStatus = r.unsavedStatus || d.statusChanged || len(d.count) > 0
+	for _, p := range d.stop {
+		r.markStopped(p, now)
+		p.excluded = d.exclude
+	}
+	for range d.create {
+		r.pods = append(r.pods, &podState{
+			pod:   newPod(r.job, r.freePodName(), newUID(), now),
+			shell: podShell{unsaved: true},
+		})
+	}
+	r.dropOldPods()
+}
+
+// markStopped notes that the Pod is to end.
+func (r *record) markStopped(p *podState, now time.Time) {
+	pod := *p.pod
+	grace := gracePeriod(&pod)
+	pod.DeletionTimestamp = ptr.To(metav1.NewTime(now.Add(grace)))
+	pod.DeletionGracePeriodSeconds = ptr.To(int64(grace / time.Second))
+	p.pod = &pod
+	p.shell.unsaved = true
+	if !p.shell.started {
+		r.fail(p, "Stopped", "The Pod was stopped before its processes were started", now)
+	}
+}
+
+func (r *record) freePodName() string {
+	for {
+		name := generateName(r.key.Name + "-")
+		taken := false
+		for _, p := range r.pods {
+			taken = taken || p.pod.Name == name
+		}
+		if !taken {
+			return name
+		}
+	}
+}
+
+// dropOldPods forgets the oldest ended Pods of a Job that has run very many.
+func (r *record) dropOldPods() {
+	if len(r.pods) <= keptPods {
+		return
+	}
+	settled := 0
+	for _, p := range r.pods {
+		if p.settled() {
+			settled++
+		}
+	}
+	kept := r.pods[:0:0]
+	for _, p := range r.pods {
+		if settled > keptPods && p.settled() {
+			settled--
+			r.dropped = append(r.dropped, p.pod.UID)
+			r.droppedNames = append(r.droppedNames, p.pod.Name)
+			continue
+		}
+		kept = append(kept, p)
+	}
+	r.pods = kept
+}
+
+// settled tells that nothing depends on the Pod any more.
+func (p *podState) settled() bool { return p.ended() && (p.counted || p.excluded) }
+
+// dropUnstarted forgets Pods that no process was started for, because none will be.
+func (r *record) dropUnstarted() {
+	kept := r.pods[:0:0]
+	for _, p := range r.pods {
+		if p.ended() || p.shell.started {
+			kept = append(kept, p)
+		} else {
+			r.dropped = append(r.dropped, p.pod.UID)
+		}
+	}
+	r.pods = kept
+}
+
+// running tells whether a Pod of the Job has processes.
+func (r *record) running() bool {
+	for _, p := range r.pods {
+		if p.shell.started && !p.ended() {
+			return true
+		}
+	}
+	return false
+}
+
+// unsaved tells whether the state on disk is outdated.
+func (r *record) unsaved() bool {
+	if r.unsavedSpec || r.unsavedStatus || len(r.dropped) > 0 {
+		return true
+	}
+	for _, p := range r.pods {
+		if p.shell.unsaved {
+			return true
+		}
+	}
+	return false
+}
+
+// changes is the entry that brings the disk up to date.
+func (r *record) changes(revision uint64) *entry {
+	e := &entry{Revision: revision, Dropped: r.dropped}
+	if r.unsavedSpec {
+		e.Job = withoutStatus(r.job)
+	}
+	if r.unsavedStatus {
+		e.Status, e.Retry = &r.job.Status, &r.retry
+	}
+	for _, p := range r.pods {
+		if p.shell.unsaved {
+			e.Pods = append(e.Pods, p.entry())
+		}
+	}
+	return e
+}
+
+// whole is the entry that stands for all others.
+func (r *record) whole(revision uint64) *entry {
+	e := &entry{
+		Version: stateVersion, Sequence: r.sequence, Revision: revision,
+		Job: withoutStatus(r.job), Status: &r.job.Status, Retry: &r.retry,
+	}
+	for _, p := range r.pods {
+		e.Pods = append(e.Pods, p.entry())
+	}
+	return e
+}
+
+func withoutStatus(job *batchv1.Job) *batchv1.Job {
+	bare := *job
+	bare.Status = batchv1.JobStatus{}
+	return &bare
+}
+
+func (p *podState) entry() podEntry {
+	return podEntry{
+		UID: p.pod.UID, Name: p.pod.Name, Created: p.pod.CreationTimestamp, Deleted: p.pod.DeletionTimestamp,
+		Status: &p.pod.Status, FinishedAt: p.finishedAt, Counted: p.counted, Excluded: p.excluded,
+		Processes: p.shell.processes,
+	}
+}
+
+// publish shows the state to readers.
+func (r *record) publish(revision string) {
+	job := *r.job
+	job.ResourceVersion = revision
+	r.job = &job
+	view := &scaledjob.Job{Job: &job, Pods: make([]*corev1.Pod, len(r.pods))}
+	for i, p := range r.pods {
+		if p.shell.unsaved || p.pod.ResourceVersion == "" {
+			pod := *p.pod
+			pod.ResourceVersion = revision
+			p.pod = &pod
+			p.shell.unsaved = false
+		}
+		view.Pods[i] = p.pod
+	}
+	r.unsavedSpec, r.unsavedStatus, r.dropped = false, false, nil
+	r.view.Store(view)
+	r.unannounced = true
+}
+
+// isPodFile tells whether the file in a Job's folder belongs to the Pod.
+func isPodFile(file, pod string) bool { return strings.HasPrefix(file, pod+".") }
+
+// hasEnded tells whether the Pod has ended.
+func hasEnded(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+// disruption is the condition of a Pod that something other than its Job ended.
+func disruption(reason, message string, now time.Time) *corev1.PodCondition {
+	return &corev1.PodCondition{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
+		LastTransitionTime: metav1.NewTime(now), Reason: reason, Message: message,
+	}
+}
