@@ -30,6 +30,7 @@ type Document struct {
 	// is a problem of severity Error with the document. The stringData of a Secret is merged into its data.
 	Object runtime.Object
 
+	listed bool // an item of a list
 	places map[string]place
 	// reported are the fields that reading found broken; validation has nothing to add about them.
 	reported map[string]bool
@@ -171,6 +172,7 @@ func (s *Set) object(t *tree, n *yaml.Node, apiVersion, kind string, depth int) 
 			s.items(t, n, header.APIVersion, itemKind, depth)
 			return
 		}
+		header.listed = depth > 1
 		s.Documents = append(s.Documents, header)
 		t.checkSpelling(n, header)
 		if newObject := knownKinds[header.Kind]; newObject != nil && t.rightVersion(n, header) {

@@ -18,6 +18,9 @@ import (
 // MaxFileSize is the largest manifest file that is read, in bytes.
 const MaxFileSize = 4 << 20
 
+// maxDocuments is how many documents a file may have.
+const maxDocuments = 10_000
+
 // syntaxNode is one document of a file as parsed, before it is known what it means. Lines of root count from 1 at the
 // line after offset.
 type syntaxNode struct {
@@ -43,7 +46,15 @@ func splitDocuments(data []byte) ([]syntaxNode, []syntaxError) {
 	var broken []syntaxError
 	offset := 0
 	for _, chunk := range chunks(data) {
-		roots, err := parseChunk(joinSurrogates(chunk))
+		if len(documents)+len(broken) >= maxDocuments {
+			return documents, append(broken, syntaxError{offset + 1, 1,
+				fmt.Sprintf("the file has more than %d documents: split it", maxDocuments)})
+		}
+		if blank(chunk) {
+			offset += bytes.Count(chunk, []byte("\n"))
+			continue
+		}
+		roots, err := parseChunk(jsonAsYAML(chunk))
 		lines := bytes.Split(chunk, []byte("\n"))
 		for _, root := range roots {
 			documents = append(documents, syntaxNode{root: root, lines: lines, offset: offset})
@@ -123,6 +134,16 @@ func chunks(data []byte) [][]byte {
 	return append(cut, data[start:])
 }
 
+// blank tells whether a chunk holds nothing but a marker, comments and space.
+func blank(chunk []byte) bool {
+	for line := range bytes.Lines(chunk) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' && string(line) != "---" {
+			return false
+		}
+	}
+	return true
+}
+
 // parseChunk returns the documents of a chunk up to the first syntax error.
 func parseChunk(chunk []byte) (roots []*yaml.Node, err error) {
 	// The parser is a large translation of a C library, and files come from anywhere: a bug in it that a hostile file
@@ -149,6 +170,7 @@ func parseChunk(chunk []byte) (roots []*yaml.Node, err error) {
 
 var (
 	parserLine    = regexp.MustCompile(`^yaml: line (\d+): `)
+	tabMessage    = regexp.MustCompile(`cannot start any token|tab character`)
 	unknownAnchor = regexp.MustCompile(`unknown anchor '(.*)' referenced`)
 )
 
@@ -169,7 +191,7 @@ func locate(err error, lines [][]byte, offset int) syntaxError {
 				break
 			}
 		}
-	} else if at, ok := tabIndent(lines, line); ok {
+	} else if at, ok := tabIndent(lines, line); ok && tabMessage.MatchString(message) {
 		line, column = at, 1
 		message = "a tab in the indentation: YAML is indented with spaces only"
 	} else {
@@ -189,33 +211,46 @@ func tabIndent(lines [][]byte, near int) (line int, ok bool) {
 	return 0, false
 }
 
-// joinSurrogates replaces the pairs of \u escapes with which JSON writes characters beyond U+FFFF, and which YAML does
-// not know, by the characters. It leaves anything but JSON alone.
-func joinSurrogates(chunk []byte) []byte {
-	if !bytes.Contains(chunk, []byte(`\u`)) || !json.Valid(chunk) {
+// jsonAsYAML replaces what JSON allows and the YAML parser does not: tabs between values become spaces, an
+// escaped slash a slash, and pairs of \u escapes, which stand for characters beyond U+FFFF, the characters. It leaves anything but JSON alone.
+func jsonAsYAML(chunk []byte) []byte {
+	if !json.Valid(chunk) {
 		return chunk
 	}
-	var joined []byte
+	replaced := make([]byte, 0, len(chunk))
+	inText := false
 	for i := 0; i < len(chunk); i++ {
-		if chunk[i] != '\\' {
-			joined = append(joined, chunk[i])
-			continue
+		switch c := chunk[i]; {
+		case c == '"':
+			inText = !inText
+			replaced = append(replaced, c)
+		case c == '\t' && !inText:
+			replaced = append(replaced, ' ')
+		case c == '\\':
+			escaped, length := jsonEscape(chunk[i:])
+			replaced = append(replaced, escaped...)
+			i += length - 1
+		default:
+			replaced = append(replaced, c)
 		}
-		if high, ok := unicodeEscape(chunk[i:]); ok && utf16.IsSurrogate(high) {
-			low, _ := unicodeEscape(chunk[i+6:])
-			if r := utf16.DecodeRune(high, low); r != utf8.RuneError {
-				joined = utf8.AppendRune(joined, r)
-				i += 11
-			} else {
-				joined = utf8.AppendRune(joined, utf8.RuneError) // half a pair, as JSON decoders read it
-				i += 5
-			}
-			continue
-		}
-		joined = append(joined, chunk[i], chunk[i+1])
-		i++
 	}
-	return joined
+	return replaced
+}
+
+// jsonEscape returns how YAML writes the escape at the start of text, and how long it is in JSON.
+func jsonEscape(text []byte) (escaped []byte, length int) {
+	if text[1] == '/' {
+		return text[1:2], 2
+	}
+	high, ok := unicodeEscape(text)
+	if !ok || !utf16.IsSurrogate(high) {
+		return text[:2], 2
+	}
+	low, _ := unicodeEscape(text[6:])
+	if r := utf16.DecodeRune(high, low); r != utf8.RuneError {
+		return utf8.AppendRune(nil, r), 12
+	}
+	return utf8.AppendRune(nil, utf8.RuneError), 6 // half a pair, which readers of JSON replace likewise
 }
 
 // unicodeEscape reads \uXXXX at the start of text.

@@ -96,22 +96,21 @@ func describe(n *yaml.Node, secret bool) string {
 	case yaml.SequenceNode:
 		return "a list"
 	}
-	kind := "string"
-	value := strconv.Quote(shorten(n.Value))
+	kind, article, value := "string", "a", strconv.Quote(shorten(n.Value))
 	switch scalarValue(n).(type) {
 	case nil:
 		return "null"
 	case bool:
 		kind, value = "boolean", n.Value
 	case int64, uint64:
-		kind, value = "integer", n.Value
+		kind, article, value = "integer", "an", shorten(n.Value)
 	case float64:
-		kind, value = "number", n.Value
+		kind, value = "number", shorten(n.Value)
 	}
 	if secret {
-		return "a " + kind
+		return article + " " + kind
 	}
-	return kind + " " + shorten(value)
+	return kind + " " + value
 }
 
 // shorten cuts a value to what a message can hold.

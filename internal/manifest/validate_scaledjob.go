@@ -43,7 +43,7 @@ func (c *checker) scaledJob(scaledJob *v1alpha1.ScaledJob) {
 	c.oneOf(path.Child("rollout", "strategy"), spec.Rollout.Strategy, rollouts...)
 	c.oneOf(path.Child("rollout", "propagationPolicy"), spec.Rollout.PropagationPolicy,
 		v1alpha1.PropagationForeground, v1alpha1.PropagationBackground)
-	if spec.RolloutStrategy != "" {
+	if slices.Contains(rollouts, spec.RolloutStrategy) {
 		c.warn(path.Child("rolloutStrategy"), spec.RolloutStrategy, "rolloutStrategy is deprecated: write rollout.strategy, "+
 			"over which it wins")
 	}
@@ -83,28 +83,29 @@ func (c *checker) scalingStrategy(path *field.Path, strategy *v1alpha1.ScalingSt
 	percentage := path.Child("customScalingRunningJobPercentage")
 	text := strategy.CustomScalingRunningJobPercentage
 	share, err := strconv.ParseFloat(text, 64)
-	isCustom := strategy.Strategy == v1alpha1.StrategyCustom
 	switch {
 	case text == "":
-		if isCustom {
-			c.warn(path.Child("strategy"), strategy.Strategy, "strategy custom without customScalingRunningJobPercentage "+
-				"behaves as default: give a share of running Jobs such as \"0.5\"")
-		}
 	case err != nil || math.IsNaN(share) || math.IsInf(share, 0):
 		c.fail(percentage, text, "got %q, want a decimal number such as \"0.5\", the share of the running Jobs to subtract",
 			shorten(text))
 	case share < 0:
 		c.fail(percentage, text, "got %q, want 0 or more", shorten(text))
 	}
-	if isCustom {
-		return
-	}
-	if text != "" {
-		c.warn(percentage, text, "it has an effect with strategy custom only")
-	}
-	if strategy.CustomScalingQueueLengthDeduction != nil {
-		c.warn(path.Child("customScalingQueueLengthDeduction"), *strategy.CustomScalingQueueLengthDeduction,
-			"it has an effect with strategy custom only")
+
+	switch strategy.Strategy {
+	case v1alpha1.StrategyCustom:
+		if text == "" {
+			c.warn(path.Child("strategy"), strategy.Strategy, "strategy custom without customScalingRunningJobPercentage "+
+				"behaves as default: give a share of running Jobs such as \"0.5\"")
+		}
+	case "", v1alpha1.StrategyDefault, v1alpha1.StrategyAccurate, v1alpha1.StrategyEager:
+		const noEffect = "it has an effect with strategy custom only"
+		if text != "" {
+			c.warn(percentage, text, noEffect)
+		}
+		if deduction := strategy.CustomScalingQueueLengthDeduction; deduction != nil {
+			c.warn(path.Child("customScalingQueueLengthDeduction"), *deduction, noEffect)
+		}
 	}
 	for i, condition := range strategy.PendingPodConditions {
 		c.invalid(path.Child("pendingPodConditions").Index(i), condition, validation.IsQualifiedName(condition))

@@ -1,0 +1,288 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/offboard-dev/offboard/api/v1alpha1"
+)
+
+// agreeingTexts are objects whose reading differs easily from that of sigs.k8s.io/yaml. All are accepted.
+var agreeingTexts = []string{
+	"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, creationTimestamp: null}\ndata: {}\nbinaryData:\n",
+	"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, labels: {1: x, true: x, a: ~}}\ndata: {a: 2001-12-14, b: 0o8, c: .}",
+	"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: 1__x, b: \"\\x41\\u00e4\\0\", c: 'it''s', d: 0b2, e: 08.5.1}",
+	"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  a: |+\n    x\n\n  b: >-\n    folded\n    text\n  c: plain\n    text\n",
+	"apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {a: '', b: \"aGk=\", c: \"aGVs\\nbG8=\"}\nstringData: {b: <&>}",
+	"apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nimmutable: yes\ntype: Opaque\n",
+	"apiVersion: v1\nkind: ConfigMap\nimmutable: off\nmetadata:\n  name: a\n  creationTimestamp: 2006-01-02T15:04:05Z\n" +
+		"  generation: 1e3\n  deletionGracePeriodSeconds: 0x1F\n  managedFields:\n  - {fieldsV1: {f:a: {\".\": {}, <: [1, 1.5, yes]}}, time: 2006-01-02T15:04:05Z}\n",
+	`{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "\ud83d\ude00\/\ud800"}}`,
+	"apiVersion: keda.sh/v1alpha1\nkind: ClusterTriggerAuthentication\nmetadata: {name: a, namespace: b}\nspec: {env: []}\nstatus: {x: y}\n",
+	`apiVersion: keda.sh/v1alpha1
+kind: ScaledJob
+metadata: &m {name: a}
+spec:
+  triggers: [{type: redis, metadata: {a: !!str 5}}]
+  jobTargetRef:
+    activeDeadlineSeconds: 9007199254740992.0
+    backoffLimit: 0_7
+    parallelism: 010
+    template: !!map
+      spec:
+        terminationGracePeriodSeconds: -0b11
+        tolerations: [{tolerationSeconds: 1.0, key: k}]
+        volumes:
+        - {name: a, emptyDir: {sizeLimit: 1.5e3}, configMap: null}
+        - &v {name: b, secret: {secretName: a, defaultMode: 0644}}
+        - {<<: [{name: c}, *v]}
+        containers:
+        - name: a
+          resources: {limits: {cpu: 1, memory: 1Gi, x: 0.1, w: "2", z: ~}}
+          livenessProbe: {httpGet: {port: 80}}
+          readinessProbe: {tcpSocket: {port: http}}
+          env: [{name: A, value: ""}, {name: B, value: }]
+          args: [~x, "null", '5', -, a:b]
+`,
+}
+
+var scalarTexts = []string{
+	"", "~", "null", "yes", "N", "on", "Off", "true", "5", "-5", "+5", "0x1f", "0o17", "017", "0b101", "-0b11", "0b-1", "1_000",
+	"18446744073709551615", "18446744073709551616", "-9223372036854775808", "1.5", "1e3", ".5", "5.", "+.inf", ".nan", "1e999",
+	"2001-01-01", "1:30", "._5", "..", "-", "+", "0b", "0x", "_1", "1_", "<<", "=", "٣",
+}
+
+// hostileTexts are built to crash, to hang or to fill the memory.
+func hostileTexts() []string {
+	laughs := "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  managedFields:\n  - fieldsV1:\n      a: &a [x, x, x, x, x, x, x, x, x]\n"
+	merges := "apiVersion: v1\nkind: ConfigMap\na: &a {}\n"
+	for c := 'b'; c <= 'z'; c++ {
+		before := string(c - 1)
+		laughs += fmt.Sprintf("      %c: &%c [%s*%s]\n", c, c, strings.Repeat("*"+before+", ", 8), before)
+		merges += fmt.Sprintf("%c: &%c {<<: [%s*%s]}\n", c, c, strings.Repeat("*"+before+", ", 8), before)
+	}
+	object := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
+	return []string{
+		laughs, merges + "metadata: {<<: *z}\n",
+		strings.Repeat("[", 20_000), strings.Repeat("{a: ", 5_000), strings.Repeat("- ", 5_000), strings.Repeat("? ", 5_000),
+		"apiVersion: v1\nkind: ConfigMap\nmetadata: {managedFields: [{fieldsV1: " + strings.Repeat("{a: ", 5_000),
+		"apiVersion: v1\nkind: List\nitems: " + strings.Repeat("[", 500) + strings.Repeat("]", 500),
+		strings.Repeat("apiVersion: v1\nkind: List\nitems:\n- ", 3),
+		"&a [*a]", "&a {*a: *a}", "*a", "<<: *a", "&a {<<: *a}", "apiVersion: v1\nkind: List\nitems: &a [{apiVersion: v1, kind: List, items: *a}]",
+		object + "data: &a {<<: [*a]}", object + "data: {*a : b}", object + "data: {<<: [[a]]}", object + "? [a]\n: b", object + "data: {!x a: b}",
+		"\ufeff\ufeff" + object, object + "data: {a: \"\\ud800\"}", "\xff\xfea\x00", object + "\x00", object + "a\xffb", "%YAML 1.1\n---\n" + object,
+		"%YAML 9.9\n---\n" + object, "%TAG ! !\n%x\n", "---\n...\n---\n...\n", "--- |\n ---\n---", "a\r---\rb", "- \t- a\n\t- b", ": : :", "!!binary a", "!<x> y",
+		object + "data: {a: !!binary gIGC}", "'", "\"", "|", ">", "@", "`", "a: b: c", "key: [a, b", "\u2028\u0085", "#", "--- #",
+	}
+}
+
+// TestAgrees makes sure that the seeds of FuzzDecodeAgrees are accepted, so that it compares something.
+func TestAgrees(t *testing.T) {
+	t.Parallel()
+	for _, text := range agreeingTexts {
+		if !checkAgrees(t, []byte(text)) {
+			t.Errorf("%s\nis not accepted:\n%v", text, Parse("a", []byte(text)).Problems.Err())
+		}
+	}
+	usertask, err := os.ReadFile(filepath.Join("testdata", "usertask.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, document := range bytes.Split(usertask, []byte("\n---\n")) {
+		checkAgrees(t, document)
+	}
+}
+
+func TestScalars(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]any{
+		"": nil, "~": nil, "y": true, "off": false, "0x1f": int64(31), "017": int64(15), "1_000": int64(1000), "1e3": 1000.0,
+		"18446744073709551615": uint64(18446744073709551615), "2001-01-01": "2001-01-01", "1:30": "1:30", "yess": "yess",
+	} {
+		if got := resolvePlain(text); got != want {
+			t.Errorf("%q is %#v, want %#v", text, got, want)
+		}
+	}
+}
+
+func TestHostileTextsEndSoon(t *testing.T) {
+	t.Parallel()
+	for i, text := range hostileTexts() {
+		start := time.Now()
+		problems := Validate(Parse("hostile.yaml", []byte(text)), nil)
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("text %d took %v", i, took)
+		}
+		if i < 2 && !strings.Contains(fmt.Sprint(problems), "aliases make this document far larger") {
+			t.Errorf("text %d: %v", i, problems)
+		}
+	}
+}
+
+func TestLargeFiles(t *testing.T) {
+	t.Parallel()
+	if got := fmt.Sprint(Parse("large.yaml", make([]byte, MaxFileSize+1)).Problems); !strings.Contains(got,
+		"large.yaml: the file is larger than 4 MiB") {
+		t.Error(got)
+	}
+	const head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
+	for name, text := range map[string]string{
+		"unknown fields": head + strings.Repeat("x: y\n", 30_000),
+		"one key":        head + "data: {" + strings.Repeat("k", 500_000) + ": v}",
+		"flow":           head + "data: [" + strings.Repeat("a,", 100_000) + "]",
+		"documents":      strings.Repeat("---\n"+head, 20_000),
+		"brackets":       strings.Repeat("[]\n", 100_000),
+		"comments":       strings.Repeat("# x\n", 500_000),
+		"markers":        strings.Repeat("---\n", 1_000_000),
+		"scalars":        strings.Repeat("---\na\n", 50_000),
+		"broken":         strings.Repeat("---\n[\n", 50_000),
+	} {
+		start := time.Now()
+		problems := Validate(Parse("large.yaml", []byte(text)), nil)
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("%s: %d bytes took %v", name, len(text), took)
+		}
+		if len(problems) > maxDocuments+1 || len(problems) > maxProblems+1 && strings.Count(text, "---") < 2 {
+			t.Errorf("%s: %d problems", name, len(problems))
+		}
+	}
+}
+
+func TestTextThatIsNoYAML(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"a: b\nc: \xff":       "f:2:4: byte 0xff is not UTF-8: save the file as UTF-8",
+		"\xff\xfea\x00":       "f:1:1: the file is UTF-16: save it as UTF-8",
+		"ä: \x01":             "f:1:4: control character U+0001: write it as an escape in double quotes",
+		"a\ufeff":             "f:1:2: byte order mark in the middle of the file: remove it",
+		"a:\n\tb: c":          "f:2:1: a tab in the indentation: YAML is indented with spaces only",
+		"a: b\n---\nc: *nope": "f:3:4: alias *nope: no anchor &nope comes before it in this document",
+		"a: [":                "f:1:1: not valid YAML: did not find expected node content",
+	} {
+		var found []string
+		for _, p := range Parse("f", []byte(text)).Problems {
+			found = append(found, p.Error())
+		}
+		if !slices.Contains(found, want) {
+			t.Errorf("%q: %q, want %q", text, found, want)
+		}
+	}
+}
+
+func TestRead(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	configMap := func(name string) string {
+		return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\n"
+	}
+	b := write("b.yml", configMap("b"))
+	write("a.yaml", configMap("a")+"---\n"+configMap("b"))
+	write("c.json", `{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}`)
+	write("notes.txt", "not: [yaml")
+	write(".hidden.yaml", "not: [yaml")
+	if err := os.Mkdir(filepath.Join(dir, "folder.yaml"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	absent := filepath.Join(dir, "absent.yaml")
+
+	set := Read(strings.NewReader(configMap("d")), b, dir, "-", absent, "-", os.DevNull)
+	var names []string
+	for document, configMap := range All[*corev1.ConfigMap](set) {
+		names = append(names, filepath.Base(document.File)+" "+configMap.Name)
+	}
+	if want := []string{"b.yml b", "a.yaml a", "a.yaml b", "c.json c", "<stdin> d"}; !reflect.DeepEqual(names, want) {
+		t.Errorf("got %q, want %q", names, want)
+	}
+	var problems []string
+	for _, p := range Validate(set, nil) {
+		problems = append(problems, strings.ReplaceAll(p.Error(), dir+string(filepath.Separator), ""))
+	}
+	want := []string{
+		"a.yaml:7:18: metadata.name: ConfigMap default/b is declared already at " + b + ":1: rename or remove one of them",
+		"absent.yaml: cannot be read: no such file or directory",
+		os.DevNull + ": cannot be read: it is neither a file nor a folder",
+	}
+	want[0] = strings.ReplaceAll(want[0], dir+string(filepath.Separator), "")
+	if !reflect.DeepEqual(problems, want) {
+		t.Errorf("got %q\nwant %q", problems, want)
+	}
+	if got := Read(nil, t.TempDir()).Problems; len(got) != 1 || got[0].Severity != Warning {
+		t.Errorf("empty folder: %v", got)
+	}
+}
+
+func TestDocuments(t *testing.T) {
+	t.Parallel()
+	set := ReadFile(filepath.Join("testdata", "usertask.yaml"))
+	if err := set.Problems.Err(); err != nil {
+		t.Fatal(err)
+	}
+	for document, scaledJob := range All[*v1alpha1.ScaledJob](set) {
+		if document.String() != "ScaledJob default/usertask" || document.Line != 2 || *scaledJob.Spec.MaxReplicaCount != 25 {
+			t.Errorf("%v at line %d: %+v", document, document.Line, scaledJob.Spec)
+		}
+	}
+	for _, secret := range All[*corev1.Secret](set) {
+		if string(secret.Data["password"]) != "new" || string(secret.Data["user"]) != "user" || secret.StringData != nil {
+			t.Errorf("Secret: %+v", secret)
+		}
+	}
+	if others := set.Others(); len(others) != 1 || others[0].String() != "Deployment web" {
+		t.Errorf("others: %v", others)
+	}
+	if len(set.Documents) != 4 {
+		t.Errorf("%d documents", len(set.Documents))
+	}
+}
+
+func TestProblemsAreErrorsAndJSON(t *testing.T) {
+	t.Parallel()
+	problems := Validate(ReadFile(filepath.Join("testdata", "secret.yaml")), nil)
+	var problem Problem
+	if !errors.As(problems.Err(), &problem) || problem.Line != 7 || problem.Object != "Secret default/secret" {
+		t.Errorf("first problem: %+v", problem)
+	}
+	data, err := json.Marshal(problems)
+	if err != nil || bytes.Contains(data, []byte("hunter2")) || bytes.Contains(data, []byte("4711")) {
+		t.Errorf("%s, %v", data, err)
+	}
+	if data, err := json.Marshal(Problems(nil)); err != nil || string(data) != "[]" {
+		t.Errorf("%s, %v", data, err)
+	}
+	if Problems(nil).Err() != nil || (Problems{{Severity: Warning}}).Err() != nil {
+		t.Error("an error without errors")
+	}
+}
+
+func TestSuggest(t *testing.T) {
+	t.Parallel()
+	names := []string{"containers", "initContainers", "env", "envFrom"}
+	for got, want := range map[string]string{
+		"Containers": `did you mean "containers"?`, "contianers": `did you mean "containers"?`, "enf": `did you mean "env"?`,
+		"volumes":                "want one of containers, env, envFrom, initContainers",
+		strings.Repeat("x", 100): "want one of containers, env, envFrom, initContainers",
+	} {
+		if hint := suggest(got, names); hint != want {
+			t.Errorf("suggest(%q) = %q, want %q", got, hint, want)
+		}
+	}
+}
