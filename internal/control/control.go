@@ -35,9 +35,9 @@ type Backend interface {
 	ScaledJobs(ctx context.Context, namespace string) ([]ScaledJobInfo, error)
 	// Jobs returns the Jobs of the namespace and the ScaledJob, each of which may be empty to mean all, oldest first.
 	Jobs(ctx context.Context, namespace, scaledJob string) ([]JobInfo, error)
-	// Logs opens the output of one container of one Pod. The caller closes the reader; Close may be called while a
-	// Read is under way, and ends it. Reads end with io.EOF, or with ctx.Err() soon after ctx has ended. A Job, Pod or
-	// container that does not exist, or a container that has not started, gives NotFound.
+	// Logs opens the output of one container of one Pod. The reader is for one goroutine, which closes it. Reads end
+	// with io.EOF, or with an error soon after ctx has ended. A Job, Pod or container that does not exist gives
+	// NotFound; a container that has not started has no output yet.
 	Logs(ctx context.Context, namespace, job string, opts LogOptions) (io.ReadCloser, error)
 	// Push appends the items to the queue, all or none, in their order. The items may hold any bytes.
 	Push(ctx context.Context, queue string, items [][]byte) (PushResult, error)
@@ -93,7 +93,7 @@ type LogOptions struct {
 	Pod string
 	// Container is the name of the container; empty means the first one of the Pod.
 	Container string
-	// Follow goes on with what is written from now on, until the Pod has ended or the reader is closed.
+	// Follow goes on with what is written from now on, until this run of the container or its Pod has ended.
 	Follow bool
 	// Tail is the number of lines from the end to begin with; nil means from the beginning.
 	Tail *int64

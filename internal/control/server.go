@@ -201,15 +201,9 @@ func (h *handler) logs(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// stream copies log to w, passing on each piece at once, until it ends, ctx ends, or the client has gone.
+// stream copies log to w, passing on each piece at once, until it ends, as it does after ctx, or the client has gone.
 func stream(ctx context.Context, control *http.ResponseController, w io.Writer, log io.ReadCloser) error {
-	// Closing the reader is what ends a Read that waits for more output.
-	closed := context.AfterFunc(ctx, func() { _ = log.Close() })
-	defer func() {
-		if closed() {
-			_ = log.Close()
-		}
-	}()
+	defer func() { _ = log.Close() }()
 	buffer := make([]byte, 32<<10)
 	if err := control.Flush(); err != nil {
 		return err

@@ -260,12 +260,11 @@ func TestServerRefuses(t *testing.T) {
 	}
 }
 
-// endless is output that goes on until it is closed.
+// endless is output that goes on until the context of its opening ends.
 type endless struct {
 	*io.PipeReader
 	w      *io.PipeWriter
 	closed chan struct{}
-	once   sync.Once
 }
 
 func newEndless() *endless {
@@ -273,8 +272,13 @@ func newEndless() *endless {
 	return &endless{PipeReader: r, w: w, closed: make(chan struct{})}
 }
 
+func (e *endless) open(ctx context.Context) io.ReadCloser {
+	context.AfterFunc(ctx, func() { _ = e.w.CloseWithError(ctx.Err()) })
+	return e
+}
+
 func (e *endless) Close() error {
-	e.once.Do(func() { close(e.closed) })
+	close(e.closed)
 	return e.PipeReader.Close()
 }
 
@@ -283,12 +287,12 @@ func TestLogsFollow(t *testing.T) {
 	output := newEndless()
 	var gotOpts LogOptions
 	client, _, stop := serve(t, fakeBackend{
-		logs: func(_ context.Context, namespace, job string, opts LogOptions) (io.ReadCloser, error) {
+		logs: func(ctx context.Context, namespace, job string, opts LogOptions) (io.ReadCloser, error) {
 			if namespace != "n" || job != "j" {
 				return nil, Errorf(NotFound, "no Job %s/%s", namespace, job)
 			}
 			gotOpts = opts
-			return output, nil
+			return output.open(ctx), nil
 		},
 	})
 	opts := LogOptions{Pod: "p", Container: "c", Follow: true, Tail: ptr.To[int64](0), Previous: true}
@@ -337,7 +341,9 @@ func TestLogsEndWithTheClient(t *testing.T) {
 			t.Parallel()
 			output := newEndless()
 			client, _, _ := serve(t, fakeBackend{
-				logs: func(context.Context, string, string, LogOptions) (io.ReadCloser, error) { return output, nil },
+				logs: func(ctx context.Context, _, _ string, _ LogOptions) (io.ReadCloser, error) {
+					return output.open(ctx), nil
+				},
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
