@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
+	"github.com/offboard-dev/offboard/internal/local/pods"
 	"github.com/offboard-dev/offboard/internal/local/process"
 	"github.com/offboard-dev/offboard/internal/scaledjob"
 )
@@ -20,18 +21,17 @@ import (
 // only where a write must outlive a loss of power.
 const workers = 16
 
-// Config is what a Controller is made from. All fields but OnChange and KillLeftovers are required.
+// Config is what a Controller is made from. All fields but OnChange are required.
 type Config struct {
 	// Dir is the folder for all state. It is made when it is missing, and belongs to one Controller at a time: the
 	// caller sees to that.
 	Dir string
-	// Runner runs the Pods.
-	Runner PodRunner
 	// KillLeftovers ends what a previous run has left running: processes with one of the labels (Pods' UIDs) and
-	// recorded ones. Open fails when it fails, since two Pods for one piece of work are worse than none.
+	// recorded ones, as process.KillLeftovers does. Open fails when it fails, since two Pods for one piece of work are
+	// worse than none.
 	KillLeftovers func(ctx context.Context, labels []string, recorded []process.Recorded) error
 	// OnChange is called after each visible change of a ScaledJob's Jobs or Pods with the ScaledJob's name, from
-	// several goroutines and never while a lock is held. It must not block for long.
+	// several goroutines and never while a lock is held. It must not block for long, nor call Drain.
 	OnChange func(scaledJob types.NamespacedName)
 	// Clock gives the time.
 	Clock clock.WithDelayedExecution
@@ -41,9 +41,10 @@ type Config struct {
 
 // Controller keeps Jobs and runs their Pods. It implements scaledjob.Jobs.
 type Controller struct {
-	cfg   Config
-	index *index
-	queue *queue
+	cfg    Config
+	runner PodRunner
+	index  *index
+	queue  *queue
 	// sequence orders Jobs, revision is the last resource version that was given.
 	sequence, revision atomic.Uint64
 
@@ -55,8 +56,9 @@ type Controller struct {
 	closed bool
 	life   sync.RWMutex
 
-	// pods counts Pods with processes.
-	pods sync.WaitGroup
+	// pods counts Pods that the Pod runner has; running finds their Jobs.
+	pods    sync.WaitGroup
+	running sync.Map // types.UID of the Pod to *record
 	// departing are deleted Jobs whose last processes still have to end.
 	departing sync.Map // *record to nothing
 	workers   sync.WaitGroup
@@ -65,22 +67,24 @@ type Controller struct {
 
 var _ scaledjob.Jobs = (*Controller)(nil)
 
-// Open loads the Jobs of a folder, ends what a previous run has left running, and starts to work on the Jobs. Pods that
-// were running when the previous run ended without warning count as failed. State that cannot be read is moved aside
-// with a warning. The caller ends the Controller with Drain.
+// Open loads the Jobs of a folder and ends what a previous run has left running. Pods that were running when the
+// previous run ended without warning count as failed. State that cannot be read is moved aside with a warning. Nothing
+// runs before Start.
 func Open(ctx context.Context, cfg Config) (*Controller, error) {
 	c := &Controller{cfg: cfg, index: newIndex(), queue: newQueue(), drained: make(chan struct{})}
-	unfinished, err := c.load(ctx)
-	if err != nil {
+	if err := c.load(ctx); err != nil {
 		return nil, err
 	}
+	return c, nil
+}
+
+// Start begins to work on the Jobs, with the Pods being run by runner. It is called once; the caller ends the work with
+// Drain.
+func (c *Controller) Start(runner PodRunner) {
+	c.runner = runner
 	for range workers {
 		c.workers.Go(c.work)
 	}
-	for _, r := range unfinished {
-		c.queue.add(r)
-	}
-	return c, nil
 }
 
 func (c *Controller) work() {
@@ -144,20 +148,6 @@ func hasActivePods(job *scaledjob.Job) bool {
 	return false
 }
 
-// Files returns where a Pod of a Job keeps its files. The error is a NotFound API error when there is no such Job or Pod.
-func (c *Controller) Files(namespace, job, pod string) (Files, error) {
-	found, err := c.Get(namespace, job)
-	if err != nil {
-		return Files{}, err
-	}
-	for _, p := range found.Pods {
-		if p.Name == pod {
-			return Files{Dir: c.jobDir(types.NamespacedName{Namespace: namespace, Name: job}), Pod: pod}, nil
-		}
-	}
-	return Files{}, podNotFound(pod)
-}
-
 // Drain ends the Controller. From now on no Pods are started and Create refuses; Pods that run may end until ctx is
 // done, then they are stopped with their grace period. It returns when all have ended and their outcomes are on disk;
 // the error says which are not. Jobs that are not finished go on when the folder is opened again. Reading still works
@@ -190,7 +180,6 @@ func (c *Controller) Drain(ctx context.Context) error {
 
 // stopAll stops every Pod because the program ends. Whether one succeeds even so is its own affair.
 func (c *Controller) stopAll() {
-	now := c.cfg.Clock.Now()
 	records := c.index.all()
 	c.departing.Range(func(key, _ any) bool {
 		records = append(records, key.(*record))
@@ -200,9 +189,9 @@ func (c *Controller) stopAll() {
 		r.mu.Lock()
 		for _, p := range r.pods {
 			if p.shell.started && !p.ended() {
-				p.shell.disruption = disruption("TerminationByOffboard",
-					"offboard was stopped and ended the Pod", now)
-				c.stop(p)
+				c.stop(p, pods.Stop{
+					Reason: "Stopped", Message: "offboard was stopped and ended the Pod", Disruption: true,
+				})
 			}
 		}
 		r.mu.Unlock()

@@ -129,7 +129,6 @@ func TestDeadlineStopsPods(t *testing.T) {
 	e := open(t, runner)
 	e.create(newJob("a", func(j *batchv1.Job) {
 		j.Spec.ActiveDeadlineSeconds = ptr.To[int64](60)
-		j.Spec.Template.Spec.TerminationGracePeriodSeconds = ptr.To[int64](7)
 	}))
 	pod := e.waitStarted(1)[0]
 	e.waitRunning("a", 1)
@@ -139,8 +138,8 @@ func TestDeadlineStopsPods(t *testing.T) {
 	if hasCondition(target, batchv1.JobFailed) || ptr.Deref(target.Status.Terminating, 0) != 1 {
 		t.Errorf("the Job has failed before its Pod has ended: %+v", target.Status)
 	}
-	if grace, ok := e.runner.grace(pod.UID); !ok || grace != 7*time.Second {
-		t.Errorf("stopped = %v with grace %v, want 7s", ok, grace)
+	if stop, ok := e.runner.stopOf(pod.UID); !ok || stop.Reason != batchv1.JobReasonDeadlineExceeded || stop.Disruption {
+		t.Errorf("stopped = %v with %+v", ok, stop)
 	}
 	e.runner.end(pod.UID, 143)
 	done := e.waitCondition("a", batchv1.JobFailed)
@@ -209,7 +208,7 @@ func TestDelete(t *testing.T) {
 			if err := e.Delete(t.Context(), "default", "a", job.UID, propagation); err != nil {
 				t.Fatalf("Delete: %v", err)
 			}
-			eventually(t, "the Pod is stopped", func() bool { _, ok := runner.grace(pod.UID); return ok })
+			eventually(t, "the Pod is stopped", func() bool { _, ok := runner.stopOf(pod.UID); return ok })
 			if len(e.Active()) != 1 {
 				t.Error("a deleted Job whose Pod still runs is not active")
 			}
@@ -374,8 +373,8 @@ func TestDrain(t *testing.T) {
 	}
 
 	next := newScriptedRunner()
+	next.onStart = func(s *scriptedRunner, pod *corev1.Pod) { go s.end(pod.UID, 0) }
 	e2 := reopen(t, e.dir, next, e.clock.Now().Add(time.Minute))
-	next.end(e2.waitStarted(1)[0].UID, 0)
 	e2.waitCondition("b", batchv1.JobComplete)
 }
 
@@ -390,15 +389,15 @@ func podCondition(pod *corev1.Pod, kind corev1.PodConditionType) (corev1.PodCond
 
 func TestManyPodsAreDropped(t *testing.T) {
 	t.Parallel()
+	var e *env
 	runner := newScriptedRunner()
 	runner.onStart = func(s *scriptedRunner, pod *corev1.Pod) {
-		files := s.files[pod.UID]
-		if err := os.WriteFile(files.Log("main", 0), []byte("x"), 0o600); err != nil {
+		if err := os.WriteFile(e.LogPath(pod, "main", 0), []byte("x"), 0o600); err != nil {
 			t.Error(err)
 		}
 		go s.end(pod.UID, 0)
 	}
-	e := open(t, runner)
+	e = open(t, runner)
 	const n = 4 * keptPods
 	e.create(newJob("a", func(j *batchv1.Job) {
 		j.Spec.Completions, j.Spec.Parallelism = ptr.To[int32](n), ptr.To[int32](1)
@@ -407,10 +406,10 @@ func TestManyPodsAreDropped(t *testing.T) {
 	if done.Status.Succeeded != n || len(done.Pods) > keptPods+1 {
 		t.Errorf("succeeded = %d with %d Pods kept", done.Status.Succeeded, len(done.Pods))
 	}
-	files, err := os.ReadDir(filepath.Join(e.dir, jobsDir, "default", "a"))
-	if err != nil || len(files) != len(done.Pods)+1 {
-		t.Errorf("%d files for %d Pods, %v", len(files), len(done.Pods), err)
-	}
+	eventually(t, "the files of dropped Pods are removed", func() bool {
+		files, err := os.ReadDir(filepath.Join(e.dir, jobsDir, "default", "a"))
+		return err == nil && len(files) == len(done.Pods)+1
+	})
 	info, err := os.Stat(filepath.Join(e.dir, jobsDir, "default", "a", stateFile))
 	if err != nil || info.Size() > 2*compactAbove {
 		t.Errorf("state file: %v, %v", info.Size(), err)

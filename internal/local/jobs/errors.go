@@ -2,7 +2,6 @@ package jobs
 
 import (
 	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
@@ -12,8 +11,6 @@ var (
 )
 
 func notFound(job string) error { return apierrors.NewNotFound(jobResource, job) }
-
-func podNotFound(pod string) error { return apierrors.NewNotFound(corev1.Resource("pods"), pod) }
 
 func unavailable() error {
 	return apierrors.NewServiceUnavailable("the Job controller is being stopped; try again when it runs")

@@ -61,8 +61,8 @@ type podEntry struct {
 	FinishedAt time.Time         `json:"finishedAt,omitzero"`
 	Counted    bool              `json:"counted,omitempty"`
 	Excluded   bool              `json:"excluded,omitempty"`
-	// Processes are those that were running.
-	Processes []process.Recorded `json:"processes,omitempty"`
+	// Processes are the last that were started, by container, while the Pod runs.
+	Processes map[string]process.Recorded `json:"processes,omitempty"`
 }
 
 // journal writes the state file of one Job.

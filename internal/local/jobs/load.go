@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -25,23 +28,23 @@ const (
 	messageInterrupted = "offboard ended without warning while the Pod ran; what was left of it was ended at the next start"
 )
 
-// load reads all Jobs, makes them visible, and returns those that are not finished.
-func (c *Controller) load(ctx context.Context) (unfinished []*record, err error) {
+// load reads all Jobs, makes them visible, and queues those that are not finished.
+func (c *Controller) load(ctx context.Context) error {
 	folders, err := c.jobFolders()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	records := c.loadFolders(folders)
 	departed, err := c.removedFolders()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.killLeftovers(ctx, slices.Concat(records, departed)); err != nil {
-		return nil, err
+		return err
 	}
 	for _, r := range departed {
 		if err := os.RemoveAll(r.journal.dir); err != nil {
-			return nil, fmt.Errorf("remove the folder of a deleted Job: %w", err)
+			return fmt.Errorf("remove the folder of a deleted Job: %w", err)
 		}
 	}
 	now := c.cfg.Clock.Now()
@@ -52,20 +55,20 @@ func (c *Controller) load(ctx context.Context) (unfinished []*record, err error)
 		c.interrupt(r, now)
 		// A finished Job may have to be deleted: by its time to live, or because it was on its way out.
 		if Finished(r.job) == nil || r.job.DeletionTimestamp != nil || r.job.Spec.TTLSecondsAfterFinished != nil {
-			unfinished = append(unfinished, r)
+			c.queue.add(r)
 		}
 	}
-	return unfinished, nil
+	return nil
 }
 
 // interrupt fails the Pods that were running when the previous run ended.
 func (c *Controller) interrupt(r *record, now time.Time) {
 	for _, p := range r.pods {
 		if !p.ended() {
-			if p.pod.DeletionTimestamp == nil {
-				p.shell.disruption = disruption(reasonInterrupted, messageInterrupted, now)
-			}
-			r.fail(p, reasonInterrupted, messageInterrupted, now)
+			r.fail(p, reasonInterrupted, messageInterrupted, now, corev1.PodCondition{
+				Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now),
+				Reason: reasonInterrupted, Message: messageInterrupted,
+			})
 		}
 	}
 	c.save(r) // if that fails, the Job's first turn tries again
@@ -79,7 +82,7 @@ func (c *Controller) killLeftovers(ctx context.Context, records []*record) error
 		for _, p := range r.pods {
 			if !p.ended() {
 				labels = append(labels, string(p.pod.UID))
-				recorded = append(recorded, p.shell.processes...)
+				recorded = slices.AppendSeq(recorded, maps.Values(p.shell.processes))
 			}
 		}
 	}

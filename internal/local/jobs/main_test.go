@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
+	"github.com/offboard-dev/offboard/internal/local/pods"
 	"github.com/offboard-dev/offboard/internal/local/process"
 	"github.com/offboard-dev/offboard/internal/scaledjob"
 )
@@ -34,11 +36,10 @@ func TestMain(m *testing.M) {
 // scriptedRunner is a PodRunner whose Pods end when the test says so.
 type scriptedRunner struct {
 	mu      sync.Mutex
-	changed sync.Cond
 	started []*corev1.Pod // in the order of Start
-	files   map[types.UID]Files
-	watch   map[types.UID]Observer
-	stopped map[types.UID]time.Duration
+	watch   map[types.UID]func(corev1.PodStatus)
+	stopped map[types.UID]pods.Stop
+	record  func(pod *corev1.Pod, container string, pid int, startID string)
 	// onStart, if set, is called with each Pod that is started.
 	onStart func(s *scriptedRunner, pod *corev1.Pod)
 	// ignoreStop keeps Pods running when they are stopped.
@@ -46,32 +47,42 @@ type scriptedRunner struct {
 }
 
 func newScriptedRunner() *scriptedRunner {
-	s := &scriptedRunner{files: map[types.UID]Files{}, watch: map[types.UID]Observer{},
-		stopped: map[types.UID]time.Duration{}}
-	s.changed.L = &s.mu
+	s := &scriptedRunner{watch: map[types.UID]func(corev1.PodStatus){}, stopped: map[types.UID]pods.Stop{}}
 	return s
 }
 
-func (s *scriptedRunner) Start(pod *corev1.Pod, files Files, observer Observer) {
+func (s *scriptedRunner) Start(pod *corev1.Pod, update func(corev1.PodStatus)) error {
 	s.mu.Lock()
 	s.started = append(s.started, pod)
-	s.files[pod.UID], s.watch[pod.UID] = files, observer
+	s.watch[pod.UID] = update
 	s.mu.Unlock()
-	observer.Processes([]process.Recorded{{PID: len(s.started), StartID: string(pod.UID)}})
-	observer.Status(runningStatus(0))
+	if pod.Spec.Containers[0].Name == "unrunnable" {
+		return errors.New("cannot be run")
+	}
+	s.record(pod, "main", 4711, string(pod.UID))
+	update(runningStatus(0))
 	if s.onStart != nil {
 		s.onStart(s, pod)
 	}
+	return nil
 }
 
-func (s *scriptedRunner) Stop(uid types.UID, grace time.Duration) {
+func (s *scriptedRunner) Stop(uid types.UID, stop pods.Stop) bool {
 	s.mu.Lock()
-	s.stopped[uid] = grace
+	s.stopped[uid] = stop
 	ignore := s.ignoreStop
 	s.mu.Unlock()
 	if !ignore {
-		s.end(uid, 143)
+		status := endedStatus(143)
+		status.Reason, status.Message = stop.Reason, stop.Message
+		if stop.Disruption {
+			status.Conditions = append(status.Conditions, corev1.PodCondition{
+				Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: stop.Reason, Message: stop.Message,
+			})
+		}
+		s.status(uid, status)
 	}
+	return true
 }
 
 // end ends a Pod with an exit code.
@@ -79,9 +90,9 @@ func (s *scriptedRunner) end(uid types.UID, exitCode int32) { s.status(uid, ende
 
 func (s *scriptedRunner) status(uid types.UID, status corev1.PodStatus) {
 	s.mu.Lock()
-	observer := s.watch[uid]
+	update := s.watch[uid]
 	s.mu.Unlock()
-	observer.Status(status)
+	update(status)
 }
 
 func (s *scriptedRunner) startedPods() []*corev1.Pod {
@@ -90,11 +101,11 @@ func (s *scriptedRunner) startedPods() []*corev1.Pod {
 	return slices.Clone(s.started)
 }
 
-func (s *scriptedRunner) grace(uid types.UID) (time.Duration, bool) {
+func (s *scriptedRunner) stopOf(uid types.UID) (pods.Stop, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	grace, ok := s.stopped[uid]
-	return grace, ok
+	stop, ok := s.stopped[uid]
+	return stop, ok
 }
 
 func runningStatus(restarts int32) corev1.PodStatus {
@@ -146,7 +157,7 @@ func reopen(t *testing.T, dir string, runner *scriptedRunner, now time.Time) *en
 	e := &env{t: t, dir: dir, runner: runner, clock: testclock.NewFakeClock(now), log: &logBuffer{},
 		changes: map[types.NamespacedName]int{}}
 	c, err := Open(t.Context(), Config{
-		Dir: dir, Runner: runner, Clock: e.clock,
+		Dir: dir, Clock: e.clock,
 		Log: slog.New(slog.NewTextHandler(e.log, nil)),
 		OnChange: func(key types.NamespacedName) {
 			e.mu.Lock()
@@ -162,6 +173,8 @@ func reopen(t *testing.T, dir string, runner *scriptedRunner, now time.Time) *en
 		t.Fatalf("Open: %v", err)
 	}
 	e.Controller = c
+	runner.record = c.RecordStart
+	c.Start(runner)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()

@@ -3,52 +3,52 @@ package jobs
 import (
 	"path/filepath"
 	"strconv"
-	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/offboard-dev/offboard/internal/local/pods"
 	"github.com/offboard-dev/offboard/internal/local/process"
 )
 
-// PodRunner runs Pods as processes.
+// PodRunner runs Pods as processes; *pods.Runner is one. What it needs of the Controller are the methods LogPath,
+// ReportPath and RecordStart.
 type PodRunner interface {
-	// Start begins to run the Pod and returns without waiting for its end. The Pod must not be modified. A Pod that
-	// cannot be started is one that fails: it is reported through the observer.
-	Start(pod *corev1.Pod, files Files, observer Observer)
-	// Stop ends the Pod's processes: SIGTERM, and after the grace period SIGKILL. It does not wait. The end is reported
-	// like any other. A Pod that has ended already, or is being stopped, is no error.
-	Stop(uid types.UID, grace time.Duration)
+	// Start begins to run the Pod and returns at once. update is called with each new status, in order; after the last,
+	// with phase Succeeded or Failed, no process of the Pod is left. With an error the Pod is not run, and update is not
+	// called.
+	Start(pod *corev1.Pod, update func(corev1.PodStatus)) error
+	// Stop ends the Pod's processes and returns at once. The end is reported like any other. It tells whether there was
+	// something to stop.
+	Stop(uid types.UID, stop pods.Stop) bool
 }
 
-// Observer is told how a Pod fares. Its functions never block, may be called from any goroutine, also before Start has
-// returned, but for one Pod only in the order in which things happened.
-type Observer struct {
-	// Status takes the Pod's whole status after each change. One with phase Succeeded or Failed is the last; when it
-	// is given, no process of the Pod is left.
-	Status func(corev1.PodStatus)
-	// Processes takes what is needed to find the Pod's processes again after a crash of this program, as often as that
-	// changes; each call replaces what the one before gave.
-	Processes func(running []process.Recorded)
+var _ PodRunner = (*pods.Runner)(nil)
+
+// LogPath is the file for the output of one run of a container, restarts being 0 for the first. It is in the Job's
+// folder, which exists, and lives as long as the Job.
+func (c *Controller) LogPath(pod *corev1.Pod, container string, restarts int32) string {
+	return c.podFile(pod, container+"."+strconv.Itoa(int(restarts))+".log")
 }
 
-// Files names the files that a Pod leaves in its Job's folder. They live as long as the Job.
-type Files struct {
-	// Dir is the Job's folder, which exists.
-	Dir string
-	// Pod is the Pod's name.
-	Pod string
+// ReportPath is the file for what a container reports of its work, in the same folder.
+func (c *Controller) ReportPath(pod *corev1.Pod, container string) string {
+	return c.podFile(pod, container+".report")
 }
 
-// Log is the file for the output of one run of a container; restart is 0 for the first run.
-func (f Files) Log(container string, restart int32) string { return f.path(container, restart, "log") }
-
-// Report is the file for a report on one run of a container that must outlive this program, such as how it ended.
-func (f Files) Report(container string, restart int32) string {
-	return f.path(container, restart, "report")
+// podFile joins what never holds a slash: all names are validated when a Job is created and when it is loaded.
+func (c *Controller) podFile(pod *corev1.Pod, rest string) string {
+	job := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Labels[batchv1.JobNameLabel]}
+	return filepath.Join(c.jobDir(job), pod.Name+"."+rest)
 }
 
-// path joins what never holds a slash: the names are validated when a Job is created and when it is loaded.
-func (f Files) path(container string, restart int32, kind string) string {
-	return filepath.Join(f.Dir, f.Pod+"."+container+"."+strconv.Itoa(int(restart))+"."+kind)
+// RecordStart stores what is needed to find a container's process again after a crash of this program. It does not wait
+// until that is on disk.
+func (c *Controller) RecordStart(pod *corev1.Pod, container string, pid int, startID string) {
+	if r, ok := c.running.Load(pod.UID); ok {
+		c.tell(r.(*record), news{
+			uid: pod.UID, container: container, process: process.Recorded{PID: pid, StartID: startID},
+		})
+	}
 }

@@ -27,10 +27,8 @@ type podShell struct {
 	started bool
 	// stopping tells that the Pod runner has been asked to stop it.
 	stopping bool
-	// disruption is added to the Pod's conditions if it ends as failed: something other than the Job ended it.
-	disruption *corev1.PodCondition
-	// processes are those that the Pod runner has running.
-	processes []process.Recorded
+	// processes are the last that were started, by container.
+	processes map[string]process.Recorded
 	// unsaved tells that the Pod's entry on disk is outdated.
 	unsaved bool
 }
@@ -76,11 +74,12 @@ type record struct {
 	turn turn
 }
 
-// news is what the Pod runner said of a Pod.
+// news is what the Pod runner said of a Pod: a new status, or that a container was started.
 type news struct {
 	uid       types.UID
 	status    *corev1.PodStatus
-	processes []process.Recorded
+	container string
+	process   process.Recorded
 }
 
 // inbox holds news until the Job's turn comes.
@@ -109,27 +108,6 @@ func scaledJobOf(job *batchv1.Job) (types.NamespacedName, bool) {
 	return types.NamespacedName{Namespace: job.Namespace, Name: name}, name != ""
 }
 
-// receive applies the news and returns how many Pods have ended by it.
-func (r *record) receive(now time.Time) (ended int) {
-	for _, n := range r.inbox.take() {
-		p := r.find(n.uid)
-		if p == nil || p.ended() {
-			continue
-		}
-		if n.processes != nil {
-			p.shell.processes, p.shell.unsaved = n.processes, true
-		}
-		if n.status == nil {
-			continue
-		}
-		r.setStatus(p, n.status, now)
-		if p.ended() {
-			ended++
-		}
-	}
-	return ended
-}
-
 func (r *record) find(uid types.UID) *podState {
 	for _, p := range r.pods {
 		if p.pod.UID == uid {
@@ -143,23 +121,16 @@ func (r *record) find(uid types.UID) *podState {
 func (r *record) setStatus(p *podState, status *corev1.PodStatus, now time.Time) {
 	pod := *p.pod
 	pod.Status = *status
-	if pod.Status.StartTime == nil {
-		pod.Status.StartTime = p.pod.Status.StartTime
-	}
 	p.pod = &pod
 	p.shell.unsaved = true
-	if !p.ended() {
-		return
-	}
-	p.finishedAt = now
-	p.shell.processes = nil
-	if p.shell.disruption != nil && pod.Status.Phase == corev1.PodFailed {
-		pod.Status.Conditions = append(append([]corev1.PodCondition(nil), pod.Status.Conditions...), *p.shell.disruption)
+	if p.ended() {
+		p.finishedAt = now
+		p.shell.processes = nil
 	}
 }
 
-// fail ends a Pod that has no processes.
-func (r *record) fail(p *podState, reason, message string, now time.Time) {
+// fail ends a Pod that has no processes, with more conditions.
+func (r *record) fail(p *podState, reason, message string, now time.Time, conditions ...corev1.PodCondition) {
 	status := p.pod.Status.DeepCopy()
 	status.Phase, status.Reason, status.Message = corev1.PodFailed, reason, message
 	for _, statuses := range [][]corev1.ContainerStatus{status.InitContainerStatuses, status.ContainerStatuses} {
@@ -172,6 +143,7 @@ func (r *record) fail(p *podState, reason, message string, now time.Time) {
 			c.Status, c.Reason, c.LastTransitionTime = corev1.ConditionFalse, "PodFailed", metav1.NewTime(now)
 		}
 	}
+	status.Conditions = append(status.Conditions, conditions...)
 	r.setStatus(p, status, now)
 }
 
@@ -372,12 +344,4 @@ func isPodFile(file, pod string) bool { return strings.HasPrefix(file, pod+".") 
 // hasEnded tells whether the Pod has ended.
 func hasEnded(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-}
-
-// disruption is the condition of a Pod that something other than its Job ended.
-func disruption(reason, message string, now time.Time) *corev1.PodCondition {
-	return &corev1.PodCondition{
-		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
-		LastTransitionTime: metav1.NewTime(now), Reason: reason, Message: message,
-	}
 }

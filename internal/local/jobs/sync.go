@@ -3,6 +3,7 @@ package jobs
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
+	"github.com/offboard-dev/offboard/internal/local/pods"
 	"github.com/offboard-dev/offboard/internal/local/process"
 )
 
@@ -44,7 +46,7 @@ func (c *Controller) sync(r *record) {
 // syncLocked returns how many Pods with processes have ended.
 func (c *Controller) syncLocked(r *record) (ended int) {
 	now := c.cfg.Clock.Now()
-	ended = r.receive(now)
+	ended = c.receive(r, now)
 	if r.removed {
 		return ended
 	}
@@ -62,6 +64,31 @@ func (c *Controller) syncLocked(r *record) (ended int) {
 		c.startPods(r)
 	}
 	c.wake(r, requeue)
+	return ended
+}
+
+// receive applies the news and returns how many Pods have ended by it.
+func (c *Controller) receive(r *record, now time.Time) (ended int) {
+	for _, n := range r.inbox.take() {
+		p := r.find(n.uid)
+		if p == nil || p.ended() {
+			continue
+		}
+		if n.status == nil {
+			processes := maps.Clone(p.shell.processes)
+			if processes == nil {
+				processes = map[string]process.Recorded{}
+			}
+			processes[n.container] = n.process
+			p.shell.processes, p.shell.unsaved = processes, true
+			continue
+		}
+		r.setStatus(p, n.status, now)
+		if p.ended() {
+			c.running.Delete(n.uid)
+			ended++
+		}
+	}
 	return ended
 }
 
@@ -92,15 +119,30 @@ func (c *Controller) advance(r *record, now time.Time) (requeue time.Duration) {
 func (c *Controller) stopPods(r *record) {
 	for _, p := range r.pods {
 		if p.shell.started && !p.ended() && (r.gone || p.pod.DeletionTimestamp != nil) {
-			c.stop(p)
+			c.stop(p, r.stopReason(p))
 		}
 	}
 }
 
-func (c *Controller) stop(p *podState) {
+func (c *Controller) stop(p *podState, why pods.Stop) {
 	if !p.shell.stopping {
 		p.shell.stopping = true
-		c.cfg.Runner.Stop(p.pod.UID, gracePeriod(p.pod))
+		c.runner.Stop(p.pod.UID, why)
+	}
+}
+
+// stopReason says, for the Pod's status, why the Job stops it.
+func (r *record) stopReason(p *podState) pods.Stop {
+	outcome := interimOutcome(r.job)
+	switch {
+	case r.gone || r.job.DeletionTimestamp != nil:
+		return pods.Stop{Reason: "JobDeleted", Message: "The Job was deleted"}
+	case outcome != nil && !p.excluded:
+		return pods.Stop{Reason: outcome.Reason, Message: outcome.Message}
+	case ptr.Deref(r.job.Spec.Suspend, false):
+		return pods.Stop{Reason: "JobSuspended", Message: "The Job was suspended"}
+	default:
+		return pods.Stop{Reason: "ParallelismReduced", Message: "The Job wants fewer Pods"}
 	}
 }
 
@@ -115,10 +157,13 @@ func (c *Controller) startPods(r *record) {
 		}
 		p.shell.started = true
 		uid := p.pod.UID
-		c.cfg.Runner.Start(p.pod, Files{Dir: r.journal.dir, Pod: p.pod.Name}, Observer{
-			Status:    func(s corev1.PodStatus) { c.tell(r, news{uid: uid, status: &s}) },
-			Processes: func(running []process.Recorded) { c.tell(r, news{uid: uid, processes: running}) },
-		})
+		c.running.Store(uid, r)
+		err := c.runner.Start(p.pod, func(s corev1.PodStatus) { c.tell(r, news{uid: uid, status: &s}) })
+		if err != nil {
+			c.tell(r, news{uid: uid, status: &corev1.PodStatus{
+				Phase: corev1.PodFailed, Reason: "StartError", Message: err.Error(),
+			}})
+		}
 	}
 }
 
