@@ -23,7 +23,7 @@ func (c *checker) jobSpec(path *field.Path, spec *batchv1.JobSpec) {
 	atLeast(c, path.Child("parallelism"), spec.Parallelism, 0)
 	atLeast(c, path.Child("completions"), spec.Completions, 0)
 	atLeast(c, path.Child("backoffLimit"), spec.BackoffLimit, 0)
-	atLeast(c, path.Child("activeDeadlineSeconds"), spec.ActiveDeadlineSeconds, 0)
+	atLeast(c, path.Child("activeDeadlineSeconds"), spec.ActiveDeadlineSeconds, 1)
 	atLeast(c, path.Child("ttlSecondsAfterFinished"), spec.TTLSecondsAfterFinished, 0)
 	atLeast(c, path.Child("backoffLimitPerIndex"), spec.BackoffLimitPerIndex, 0)
 	atLeast(c, path.Child("maxFailedIndexes"), spec.MaxFailedIndexes, 0)
