@@ -78,7 +78,17 @@ func (c *connection) stop() {
 func (c *connection) run(ctx context.Context) {
 	defer close(c.done)
 	var retry backoff
-	var reported bool
+	var outage bool
+	// fail lets measurements fail with the error, and tells watchers and the operator when that is news.
+	fail := func(err error) {
+		if c.replace(nil, err) {
+			c.notifyAll()
+		}
+		if !outage {
+			outage = true
+			c.log.WarnContext(ctx, "Redis is not usable, trying again until it is", "error", err)
+		}
+	}
 	for {
 		opened, err := openFirst(ctx, c.settings, c.invalidated)
 		if ctx.Err() != nil {
@@ -86,20 +96,14 @@ func (c *connection) run(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			if c.replace(nil, err) {
-				c.notifyAll()
-			}
-			if !reported {
-				reported = true
-				c.log.WarnContext(ctx, "Redis is not usable, trying again until it is", "error", err)
-			}
+			fail(err)
 			if !sleep(ctx, retry.next(err)) {
 				return
 			}
 			continue
 		}
-		if reported {
-			reported = false
+		if outage {
+			outage = false
 			c.log.InfoContext(ctx, "Redis is usable again", "address", opened.address)
 		}
 		opened.explainUntracked(ctx, c.log, c.settings.polled)
@@ -107,14 +111,16 @@ func (c *connection) run(ctx context.Context) {
 		c.replace(opened, nil)
 		c.notifyAll()
 		select {
-		case <-opened.lost:
+		case <-opened.lost():
 		case <-ctx.Done():
 		}
+		// After a loss measurements wait for one attempt to reconnect, which mostly takes milliseconds. Where the server
+		// has been silent, that attempt is likely to take long as well, and they have waited long enough.
 		c.replace(nil, nil)
-		opened.close()
-		if ctx.Err() != nil {
-			return
+		if ctx.Err() == nil && opened.silent() {
+			fail(c.explain(context.DeadlineExceeded, opened.address))
 		}
+		opened.close()
 		// A server that drops each connection at once must not be hammered; any other deserves a try at once.
 		if time.Since(since) > retryReset {
 			retry = backoff{}

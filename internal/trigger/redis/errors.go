@@ -52,7 +52,7 @@ func hint(err error, s settings) string {
 	var alert tls.AlertError
 	switch {
 	case errors.As(err, &record):
-		return `does not speak TLS on this port; leave out enableTLS and tls, or give the TLS port`
+		return `speaks no TLS on this port; leave out enableTLS and tls, or give the TLS port`
 	case errors.As(err, &unknown):
 		return "shows a certificate of an unknown authority; give ca in a TriggerAuthentication"
 	case errors.As(err, &hostname):
@@ -62,11 +62,19 @@ func hint(err error, s settings) string {
 	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls:"):
 		return "refuses the TLS connection; it may require a client certificate: " +
 			"give cert and key in a TriggerAuthentication"
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.ErrUnexpectedEOF):
-		if !s.tls.enabled {
+	case errors.Is(err, errHandshake):
+		return "does not complete the TLS handshake; if it speaks no TLS on this port, leave out enableTLS and tls"
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, syscall.EPIPE):
+		switch {
+		case !s.tls.enabled:
 			return `closed the connection; if it expects TLS, give enableTLS "true"`
+		case s.tls.cert == "":
+			// The alert that says so may be lost when the server closes the connection behind it.
+			return "closed the connection; it may require a client certificate: give cert and key in a TriggerAuthentication"
+		default:
+			return "closed the connection"
 		}
-		return "closed the connection"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return "does not answer in time"
 	case errors.Is(err, net.ErrClosed), errors.Is(err, rueidis.ErrClosing):

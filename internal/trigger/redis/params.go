@@ -170,7 +170,7 @@ func check(values trigger.Values) []trigger.ParamError {
 		warn(paramUsername, "has no effect without a password; give passwordFromEnv or a TriggerAuthentication")
 	}
 	if known(paramCert, paramKey) && values.Has(paramCert) != values.Has(paramKey) {
-		warn(paramCert, "and key make a client certificate together only; without the other one none is presented")
+		warn(paramCert, "makes a client certificate together with key only; one of them is missing, so none is presented")
 	}
 	if known(paramTLS) && !enablesTLS(values) {
 		if values.Bool(paramUnsafeSSL) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -430,4 +431,15 @@ func TestWatchCallsNothingAfterItsReturn(t *testing.T) {
 		}
 		<-done
 	}
+}
+
+// shortTempDir returns a folder whose path is short enough for unix sockets.
+func shortTempDir(t testing.TB) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "redis") //nolint:usetesting // t.TempDir holds the test's name and may be too long
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	return folder
 }

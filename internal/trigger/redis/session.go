@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +27,9 @@ const (
 	cacheBytes     = 32 << 20
 )
 
+// errHandshake marks errors of the TLS handshake.
+var errHandshake = errors.New("TLS handshake")
+
 // session is one TCP connection in the hands of one rueidis client. It never reconnects: when it is lost, all that was
 // remembered by it is gone with it, and connection opens another.
 type session struct {
@@ -36,8 +38,7 @@ type session struct {
 	// tracked tells that the server says when a key that was read has changed; if not, untracked says why.
 	tracked   bool
 	untracked error
-	// lost is closed when the connection is gone.
-	lost <-chan struct{}
+	conn      *guardedConn
 }
 
 // openFirst opens a session at the first server that can be used.
@@ -112,7 +113,7 @@ func connect(ctx context.Context, s settings, address string, options rueidis.Cl
 	if err != nil {
 		return nil, err
 	}
-	closing := &closingConn{Conn: conn, closed: make(chan struct{})}
+	closing := newGuardedConn(conn)
 	deadline, _ := ctx.Deadline()
 	var used atomic.Bool
 	options.InitAddress = []string{address}
@@ -133,7 +134,7 @@ func connect(ctx context.Context, s settings, address string, options rueidis.Cl
 	// rueidis waits for the server's first answers without a context; closing the connection ends that wait.
 	stop := context.AfterFunc(ctx, func() { _ = closing.Close() })
 	client, err := rueidis.NewClient(options)
-	opened := &session{client: client, address: address, tracked: !options.DisableCache, lost: closing.closed}
+	opened := &session{client: client, address: address, tracked: !options.DisableCache, conn: closing}
 	if err == nil && opened.tracked {
 		// The command that precedes each tracked read; a user may be denied it, and rueidis would not notice.
 		if denied := client.Do(ctx, client.B().ClientCaching().Yes().Build()).Error(); denied != nil {
@@ -181,7 +182,7 @@ func dial(ctx context.Context, s settings, address string) (net.Conn, error) {
 	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errHandshake, err)
 	}
 	return secured, nil
 }
@@ -203,15 +204,9 @@ func (s *session) explainUntracked(ctx context.Context, log *slog.Logger, polled
 		"address", s.address, "reason", s.untracked)
 }
 
-// closingConn tells when it is closed. rueidis closes its connection whenever it gives it up, for whatever reason.
-type closingConn struct {
-	net.Conn
-	once   sync.Once
-	closed chan struct{}
-}
+// lost is closed when the connection is gone.
+func (s *session) lost() <-chan struct{} { return s.conn.closed }
 
-// Close closes the connection.
-func (c *closingConn) Close() error {
-	c.once.Do(func() { close(c.closed) })
-	return c.Conn.Close()
-}
+// silent tells of a lost connection that it was given up because nothing came, as opposed to an end that the peer or
+// the network announced.
+func (s *session) silent() bool { return !s.conn.failed.Load() }
