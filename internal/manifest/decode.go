@@ -220,7 +220,7 @@ func (d *decoder) bytes(n *yaml.Node, field string, v reflect.Value) {
 	}
 	data, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
-		d.problem(n, field, "the value is not base64: encode it, or in a Secret move it to stringData, which takes plain text")
+		d.problem(n, field, "the value is not base64: encode it, or in a Secret move it to stringData as plain text")
 		return
 	}
 	v.SetBytes(data)

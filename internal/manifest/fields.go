@@ -8,9 +8,8 @@ import (
 	"strings"
 	"sync"
 
-	corev1 "k8s.io/api/core/v1"
-
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
 )
@@ -88,31 +87,35 @@ var laterFields = map[reflect.Type][]string{
 
 // enums are the values of the Kubernetes types that allow only some; the empty string stands for the default.
 var enums = map[reflect.Type][]string{
-	reflect.TypeFor[batchv1.CompletionMode]():                         {"NonIndexed", "Indexed"},
-	reflect.TypeFor[batchv1.PodFailurePolicyAction]():                 {"FailJob", "FailIndex", "Ignore", "Count"},
-	reflect.TypeFor[batchv1.PodFailurePolicyOnExitCodesOperator]():    {"In", "NotIn"},
-	reflect.TypeFor[batchv1.PodReplacementPolicy]():                   {"TerminatingOrFailed", "Failed"},
-	reflect.TypeFor[corev1.ConditionStatus]():                         {"True", "False", "Unknown"},
-	reflect.TypeFor[corev1.ContainerRestartPolicy]():                  {"Always", "Never", "OnFailure"},
-	reflect.TypeFor[corev1.ContainerRestartRuleAction]():              {"Restart", "RestartAllContainers"},
-	reflect.TypeFor[corev1.ContainerRestartRuleOnExitCodesOperator](): {"In", "NotIn"},
-	reflect.TypeFor[corev1.DNSPolicy]():                               {"ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"},
-	reflect.TypeFor[corev1.MountPropagationMode]():                    {"None", "HostToContainer", "Bidirectional"},
-	reflect.TypeFor[corev1.NodeInclusionPolicy]():                     {"Honor", "Ignore"},
-	reflect.TypeFor[corev1.NodeSelectorOperator]():                    {"In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"},
-	reflect.TypeFor[corev1.OSName]():                                  {"linux", "windows"},
-	reflect.TypeFor[corev1.PodFSGroupChangePolicy]():                  {"Always", "OnRootMismatch"},
-	reflect.TypeFor[corev1.PreemptionPolicy]():                        {"Never", "PreemptLowerPriority"},
-	reflect.TypeFor[corev1.ProcMountType]():                           {"Default", "Unmasked"},
-	reflect.TypeFor[corev1.Protocol]():                                {"TCP", "UDP", "SCTP"},
-	reflect.TypeFor[corev1.PullPolicy]():                              {"Always", "IfNotPresent", "Never"},
-	reflect.TypeFor[corev1.RestartPolicy]():                           {"Always", "OnFailure", "Never"},
-	reflect.TypeFor[corev1.SeccompProfileType]():                      {"Unconfined", "RuntimeDefault", "Localhost"},
-	reflect.TypeFor[corev1.TaintEffect]():                             {"NoSchedule", "PreferNoSchedule", "NoExecute"},
-	reflect.TypeFor[corev1.TerminationMessagePolicy]():                {"File", "FallbackToLogsOnError"},
-	reflect.TypeFor[corev1.TolerationOperator]():                      {"Exists", "Equal"},
-	reflect.TypeFor[corev1.URIScheme]():                               {"HTTP", "HTTPS"},
-	reflect.TypeFor[corev1.UnsatisfiableConstraintAction]():           {"DoNotSchedule", "ScheduleAnyway"},
+	reflect.TypeFor[batchv1.CompletionMode]():                         words("NonIndexed Indexed"),
+	reflect.TypeFor[batchv1.PodFailurePolicyAction]():                 words("FailJob FailIndex Ignore Count"),
+	reflect.TypeFor[batchv1.PodFailurePolicyOnExitCodesOperator]():    words("In NotIn"),
+	reflect.TypeFor[batchv1.PodReplacementPolicy]():                   words("TerminatingOrFailed Failed"),
+	reflect.TypeFor[corev1.ConditionStatus]():                         words("True False Unknown"),
+	reflect.TypeFor[corev1.ContainerRestartPolicy]():                  words("Always Never OnFailure"),
+	reflect.TypeFor[corev1.ContainerRestartRuleAction]():              words("Restart RestartAllContainers"),
+	reflect.TypeFor[corev1.ContainerRestartRuleOnExitCodesOperator](): words("In NotIn"),
+	reflect.TypeFor[corev1.DNSPolicy]():                               dnsPolicies,
+	reflect.TypeFor[corev1.MountPropagationMode]():                    words("None HostToContainer Bidirectional"),
+	reflect.TypeFor[corev1.NodeInclusionPolicy]():                     words("Honor Ignore"),
+	reflect.TypeFor[corev1.NodeSelectorOperator]():                    words("In NotIn Exists DoesNotExist Gt Lt"),
+	reflect.TypeFor[corev1.OSName]():                                  words("linux windows"),
+	reflect.TypeFor[corev1.PodFSGroupChangePolicy]():                  words("Always OnRootMismatch"),
+	reflect.TypeFor[corev1.PreemptionPolicy]():                        words("Never PreemptLowerPriority"),
+	reflect.TypeFor[corev1.ProcMountType]():                           words("Default Unmasked"),
+	reflect.TypeFor[corev1.Protocol]():                                words("TCP UDP SCTP"),
+	reflect.TypeFor[corev1.PullPolicy]():                              words("Always IfNotPresent Never"),
+	reflect.TypeFor[corev1.RestartPolicy]():                           words("Always OnFailure Never"),
+	reflect.TypeFor[corev1.SeccompProfileType]():                      words("Unconfined RuntimeDefault Localhost"),
+	reflect.TypeFor[corev1.TaintEffect]():                             words("NoSchedule PreferNoSchedule NoExecute"),
+	reflect.TypeFor[corev1.TerminationMessagePolicy]():                words("File FallbackToLogsOnError"),
+	reflect.TypeFor[corev1.TolerationOperator]():                      words("Exists Equal"),
+	reflect.TypeFor[corev1.URIScheme]():                               words("HTTP HTTPS"),
+	reflect.TypeFor[corev1.UnsatisfiableConstraintAction]():           words("DoNotSchedule ScheduleAnyway"),
 }
+
+func words(separated string) []string { return strings.Fields(separated) }
+
+var dnsPolicies = words("ClusterFirst ClusterFirstWithHostNet Default None")
 
 var unmarshaler = reflect.TypeFor[json.Unmarshaler]()

@@ -211,8 +211,9 @@ func tabIndent(lines [][]byte, near int) (line int, ok bool) {
 	return 0, false
 }
 
-// jsonAsYAML replaces what JSON allows and the YAML parser does not: tabs between values become spaces, an
-// escaped slash a slash, and pairs of \u escapes, which stand for characters beyond U+FFFF, the characters. It leaves anything but JSON alone.
+// jsonAsYAML replaces what JSON allows and the YAML parser does not: tabs between values become spaces, escaped slashes
+// become slashes, and pairs of \u escapes the characters beyond U+FFFF that they stand for. It leaves anything but JSON
+// alone. Columns count as if those had been written.
 func jsonAsYAML(chunk []byte) []byte {
 	if !json.Valid(chunk) {
 		return chunk

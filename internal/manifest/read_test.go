@@ -18,75 +18,6 @@ import (
 	"github.com/offboard-dev/offboard/api/v1alpha1"
 )
 
-// agreeingTexts are objects whose reading differs easily from that of sigs.k8s.io/yaml. All are accepted.
-var agreeingTexts = []string{
-	"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, creationTimestamp: null}\ndata: {}\nbinaryData:\n",
-	"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, labels: {1: x, true: x, a: ~}}\ndata: {a: 2001-12-14, b: 0o8, c: .}",
-	"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: 1__x, b: \"\\x41\\u00e4\\0\", c: 'it''s', d: 0b2, e: 08.5.1}",
-	"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  a: |+\n    x\n\n  b: >-\n    folded\n    text\n  c: plain\n    text\n",
-	"apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ndata: {a: '', b: \"aGk=\", c: \"aGVs\\nbG8=\"}\nstringData: {b: <&>}",
-	"apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nimmutable: yes\ntype: Opaque\n",
-	"apiVersion: v1\nkind: ConfigMap\nimmutable: off\nmetadata:\n  name: a\n  creationTimestamp: 2006-01-02T15:04:05Z\n" +
-		"  generation: 1e3\n  deletionGracePeriodSeconds: 0x1F\n  managedFields:\n  - {fieldsV1: {f:a: {\".\": {}, <: [1, 1.5, yes]}}, time: 2006-01-02T15:04:05Z}\n",
-	`{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "\ud83d\ude00\/\ud800"}}`,
-	"apiVersion: keda.sh/v1alpha1\nkind: ClusterTriggerAuthentication\nmetadata: {name: a, namespace: b}\nspec: {env: []}\nstatus: {x: y}\n",
-	`apiVersion: keda.sh/v1alpha1
-kind: ScaledJob
-metadata: &m {name: a}
-spec:
-  triggers: [{type: redis, metadata: {a: !!str 5}}]
-  jobTargetRef:
-    activeDeadlineSeconds: 9007199254740992.0
-    backoffLimit: 0_7
-    parallelism: 010
-    template: !!map
-      spec:
-        terminationGracePeriodSeconds: -0b11
-        tolerations: [{tolerationSeconds: 1.0, key: k}]
-        volumes:
-        - {name: a, emptyDir: {sizeLimit: 1.5e3}, configMap: null}
-        - &v {name: b, secret: {secretName: a, defaultMode: 0644}}
-        - {<<: [{name: c}, *v]}
-        containers:
-        - name: a
-          resources: {limits: {cpu: 1, memory: 1Gi, x: 0.1, w: "2", z: ~}}
-          livenessProbe: {httpGet: {port: 80}}
-          readinessProbe: {tcpSocket: {port: http}}
-          env: [{name: A, value: ""}, {name: B, value: }]
-          args: [~x, "null", '5', -, a:b]
-`,
-}
-
-var scalarTexts = []string{
-	"", "~", "null", "yes", "N", "on", "Off", "true", "5", "-5", "+5", "0x1f", "0o17", "017", "0b101", "-0b11", "0b-1", "1_000",
-	"18446744073709551615", "18446744073709551616", "-9223372036854775808", "1.5", "1e3", ".5", "5.", "+.inf", ".nan", "1e999",
-	"2001-01-01", "1:30", "._5", "..", "-", "+", "0b", "0x", "_1", "1_", "<<", "=", "٣",
-}
-
-// hostileTexts are built to crash, to hang or to fill the memory.
-func hostileTexts() []string {
-	laughs := "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  managedFields:\n  - fieldsV1:\n      a: &a [x, x, x, x, x, x, x, x, x]\n"
-	merges := "apiVersion: v1\nkind: ConfigMap\na: &a {}\n"
-	for c := 'b'; c <= 'z'; c++ {
-		before := string(c - 1)
-		laughs += fmt.Sprintf("      %c: &%c [%s*%s]\n", c, c, strings.Repeat("*"+before+", ", 8), before)
-		merges += fmt.Sprintf("%c: &%c {<<: [%s*%s]}\n", c, c, strings.Repeat("*"+before+", ", 8), before)
-	}
-	object := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
-	return []string{
-		laughs, merges + "metadata: {<<: *z}\n",
-		strings.Repeat("[", 20_000), strings.Repeat("{a: ", 5_000), strings.Repeat("- ", 5_000), strings.Repeat("? ", 5_000),
-		"apiVersion: v1\nkind: ConfigMap\nmetadata: {managedFields: [{fieldsV1: " + strings.Repeat("{a: ", 5_000),
-		"apiVersion: v1\nkind: List\nitems: " + strings.Repeat("[", 500) + strings.Repeat("]", 500),
-		strings.Repeat("apiVersion: v1\nkind: List\nitems:\n- ", 3),
-		"&a [*a]", "&a {*a: *a}", "*a", "<<: *a", "&a {<<: *a}", "apiVersion: v1\nkind: List\nitems: &a [{apiVersion: v1, kind: List, items: *a}]",
-		object + "data: &a {<<: [*a]}", object + "data: {*a : b}", object + "data: {<<: [[a]]}", object + "? [a]\n: b", object + "data: {!x a: b}",
-		"\ufeff\ufeff" + object, object + "data: {a: \"\\ud800\"}", "\xff\xfea\x00", object + "\x00", object + "a\xffb", "%YAML 1.1\n---\n" + object,
-		"%YAML 9.9\n---\n" + object, "%TAG ! !\n%x\n", "---\n...\n---\n...\n", "--- |\n ---\n---", "a\r---\rb", "- \t- a\n\t- b", ": : :", "!!binary a", "!<x> y",
-		object + "data: {a: !!binary gIGC}", "'", "\"", "|", ">", "@", "`", "a: b: c", "key: [a, b", "\u2028\u0085", "#", "--- #",
-	}
-}
-
 // TestAgrees makes sure that the seeds of FuzzDecodeAgrees are accepted, so that it compares something.
 func TestAgrees(t *testing.T) {
 	t.Parallel()
@@ -144,9 +75,9 @@ func TestLargeFiles(t *testing.T) {
 		"documents":      strings.Repeat("---\n"+head, 20_000),
 		"brackets":       strings.Repeat("[]\n", 100_000),
 		"comments":       strings.Repeat("# x\n", 500_000),
-		"markers":        strings.Repeat("---\n", 1_000_000),
-		"scalars":        strings.Repeat("---\na\n", 50_000),
-		"broken":         strings.Repeat("---\n[\n", 50_000),
+		"markers":        strings.Repeat("---\n", 100_000),
+		"scalars":        strings.Repeat("---\na\n", 20_000),
+		"broken":         strings.Repeat("---\n[\n", 20_000),
 	} {
 		start := time.Now()
 		problems := Validate(Parse("large.yaml", []byte(text)), nil)

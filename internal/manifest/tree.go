@@ -77,8 +77,8 @@ func (t *tree) stop(n *yaml.Node, field, format string, args ...any) {
 	}
 }
 
-// visit calls read with a value, following it if it is an alias, unless it must not be read. With again set the value is
-// read a second time, through a merge key.
+// visit calls read with a value, following it if it is an alias, unless it must not be read. With again set the value
+// is read a second time, through a merge key.
 func (t *tree) visit(n *yaml.Node, field string, depth int, again bool, read func(n *yaml.Node)) {
 	if t.stopped {
 		return

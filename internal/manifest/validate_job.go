@@ -104,8 +104,8 @@ func (c *checker) podFailurePolicy(path *field.Path, spec *batchv1.JobSpec) {
 		at := path.Child("rules").Index(i)
 		c.required(at.Child("action"), string(rule.Action))
 		if rule.Action == batchv1.PodFailurePolicyActionFailIndex && spec.BackoffLimitPerIndex == nil {
-			c.fail(at.Child("action"), string(rule.Action), "action FailIndex needs backoffLimitPerIndex: use FailJob, Ignore or "+
-				"Count")
+			c.fail(at.Child("action"), string(rule.Action), "action FailIndex needs backoffLimitPerIndex: use FailJob, Ignore "+
+				"or Count")
 		}
 		switch {
 		case rule.OnExitCodes != nil && len(rule.OnPodConditions) > 0:

@@ -13,8 +13,8 @@ import (
 // podSpec checks what the API server checks of a Job's Pod template, as far as Jobs commonly use it.
 func (c *checker) podSpec(path *field.Path, spec *corev1.PodSpec) {
 	if spec.RestartPolicy == corev1.RestartPolicyAlways {
-		c.fail(path.Child("restartPolicy"), string(spec.RestartPolicy), "got \"Always\", want Never or OnFailure: a Job runs to "+
-			"its end")
+		c.fail(path.Child("restartPolicy"), string(spec.RestartPolicy),
+			"got \"Always\", want Never or OnFailure: a Job runs to its end")
 	}
 	atLeast(c, path.Child("terminationGracePeriodSeconds"), spec.TerminationGracePeriodSeconds, 0)
 	c.deadline(path.Child("activeDeadlineSeconds"), spec.ActiveDeadlineSeconds)

@@ -19,8 +19,8 @@ type Notice struct {
 }
 
 // Check returns what one machine cannot honour of a Job whose specification is at path: what must be refused, each with
-// what to do, and what is ignored, each said once however often it is given. It returns nothing for a Job that runs here
-// as it would on a cluster.
+// what to do, and what is ignored, each said once however often it is given. It returns nothing for a Job that runs
+// here as it would on a cluster.
 func Check(spec *batchv1.JobSpec, path *field.Path) (refused field.ErrorList, ignored []Notice) {
 	return check(spec, path, host{os: runtime.GOOS, user: int64(os.Geteuid()), group: int64(os.Getegid())})
 }

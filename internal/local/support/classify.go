@@ -18,6 +18,7 @@ const (
 	placement = "ignored on one machine: it says where and in which order Pods run on a cluster"
 	accounted = "ignored on one machine: resources are neither reserved nor limited"
 	hardening = "ignored on one machine, as hardening is: processes run with the rights of whoever runs offboard"
+	sidecar   = "sidecars and restart policies of single containers are not supported on one machine: use the Pod's"
 	account   = "ignored on one machine: there are no service accounts and no tokens of them"
 	pulling   = "ignored on one machine: no image is pulled"
 	message   = "ignored on one machine: no termination message is read, the output tells how a container ended"
@@ -40,8 +41,10 @@ func init() { //nolint:gochecknoinits // a variable's initializer must not depen
 		reflect.TypeFor[corev1.PodOS]():              {"name": operatingSystem},
 		reflect.TypeFor[corev1.Capabilities]():       {"add": refused(moreRights), "drop": ignored(hardening)},
 
-		reflect.TypeFor[batchv1.PodFailurePolicy]():     {"rules": deeper},
-		reflect.TypeFor[batchv1.PodFailurePolicyRule](): {"action": failIndex, "onExitCodes": deeper, "onPodConditions": deeper},
+		reflect.TypeFor[batchv1.PodFailurePolicy](): {"rules": deeper},
+		reflect.TypeFor[batchv1.PodFailurePolicyRule](): {
+			"action": failIndex, "onExitCodes": deeper, "onPodConditions": deeper,
+		},
 		reflect.TypeFor[batchv1.PodFailurePolicyOnExitCodesRequirement](): {
 			"containerName": honoured, "operator": honoured, "values": honoured,
 		},
@@ -54,8 +57,8 @@ func init() { //nolint:gochecknoinits // a variable's initializer must not depen
 		reflect.TypeFor[corev1.EnvVar]():               {"name": honoured, "value": honoured, "valueFrom": deeper},
 		reflect.TypeFor[corev1.EnvVarSource](): {
 			"fieldRef": deeper, "configMapKeyRef": deeper, "secretKeyRef": deeper,
-			"resourceFieldRef": refused("resources are not reserved or limited on one machine: give the variable a value instead"),
-			"fileKeyRef":       refused("there are no volumes on one machine: take the value from a Secret or a ConfigMap instead"),
+			"resourceFieldRef": refused("there are no reserved resources on one machine: give the variable a value instead"),
+			"fileKeyRef":       refused("there are no volumes on one machine: use a Secret or a ConfigMap instead"),
 		},
 		reflect.TypeFor[corev1.ConfigMapKeySelector](): {
 			"LocalObjectReference": deeper, "key": honoured, "optional": honoured,
@@ -98,7 +101,8 @@ var podRules = rules{
 	"resourceClaims":   refused("devices are not allocated on one machine: remove it"),
 
 	"nodeSelector": ignored(placement), "nodeName": ignored(placement), "affinity": ignored(placement),
-	"tolerations": ignored(placement), "topologySpreadConstraints": ignored(placement), "schedulerName": ignored(placement),
+	"tolerations": ignored(placement), "topologySpreadConstraints": ignored(placement),
+	"schedulerName":     ignored(placement),
 	"priorityClassName": ignored(placement), "priority": ignored(placement), "preemptionPolicy": ignored(placement),
 	"workloadRef": ignored(placement),
 	"resources":   ignored(accounted), "overhead": ignored(accounted),
@@ -107,7 +111,7 @@ var podRules = rules{
 	"imagePullSecrets":             ignored(pulling),
 	"dnsPolicy":                    ignored("ignored on one machine: a process resolves names as the machine does"),
 	"readinessGates":               ignored("ignored on one machine: readiness does not matter to a Job"),
-	"enableServiceLinks":           ignoredIf(true, "ignored on one machine: there are no Services whose addresses could be in the environment"),
+	"enableServiceLinks":           ignoredIf(true, "ignored on one machine: there are no Services to be told of"),
 }
 
 var containerRules = rules{
@@ -118,7 +122,7 @@ var containerRules = rules{
 	"volumeMounts": refused(files), "volumeDevices": refused(files),
 	"livenessProbe": refused(noProbe), "readinessProbe": refused(noProbe), "startupProbe": refused(noProbe),
 	"lifecycle":          refused("hooks are not run on one machine: let the program do it itself, or remove it"),
-	"restartPolicy":      refused("sidecars and restart policies of single containers are not supported on one machine: use the Pod's"),
+	"restartPolicy":      refused(sidecar),
 	"restartPolicyRules": refused("restart rules are not supported on one machine: use the Pod's restartPolicy"),
 	"stdin":              refused(terminal), "stdinOnce": refused(terminal), "tty": refused(terminal),
 

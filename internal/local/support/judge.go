@@ -50,7 +50,7 @@ func container(c *checker, path *field.Path, spec *corev1.Container) {
 			c.ignore(path.Child("image"), "ignored on one machine: the command is started as a process")
 		}
 	case len(spec.Args) > 0:
-		c.refuse(path.Child("args"), "the program that takes args is in the image, which cannot be run on one machine: "+example)
+		c.refuse(path.Child("args"), "the program that takes args is in the image, which cannot run on one machine: "+example)
 	default:
 		c.refuse(path.Child("command"), "an image cannot be run on one machine: "+example)
 	}

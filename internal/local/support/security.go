@@ -7,8 +7,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-const moreRights = "a process has the rights of whoever runs offboard and no others: remove it, and run offboard with what " +
-	"the program needs"
+const moreRights = "a process has the rights of whoever runs offboard and no others: remove it, and run offboard " +
+	"with what the program needs"
 
 // Hardening is ignored because a process here has the rights of the user who started it anyway. What asks for rights,
 // and what forbids those of root while offboard runs as root, cannot be ignored.
@@ -17,7 +17,8 @@ var podSecurityRules = rules{
 	"sysctls":        refused("kernel parameters are this machine's own: remove it, and set them with sysctl"),
 	"windowsOptions": refused("this is for Windows containers: remove it"),
 
-	"supplementalGroups": ignored(hardening), "supplementalGroupsPolicy": ignored(hardening), "fsGroup": ignored(hardening),
+	"supplementalGroups": ignored(hardening), "supplementalGroupsPolicy": ignored(hardening),
+	"fsGroup":             ignored(hardening),
 	"fsGroupChangePolicy": ignored(hardening), "seccompProfile": ignored(hardening), "appArmorProfile": ignored(hardening),
 	"seLinuxOptions": ignored(hardening), "seLinuxChangePolicy": ignored(hardening),
 }
@@ -29,7 +30,8 @@ var securityRules = rules{
 
 	"readOnlyRootFilesystem":   ignoredIf(true, hardening),
 	"allowPrivilegeEscalation": ignoredIf(false, hardening),
-	"procMount":                ignored(hardening), "seccompProfile": ignored(hardening), "appArmorProfile": ignored(hardening),
+	"procMount":                ignored(hardening),
+	"seccompProfile":           ignored(hardening), "appArmorProfile": ignored(hardening),
 	"seLinuxOptions": ignored(hardening),
 }
 
