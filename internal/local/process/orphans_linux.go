@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -29,8 +29,9 @@ func BecomeSubreaper() error {
 }
 
 // sweep reaps orphans that have ended, and kills those that live although their container does not: those in the
-// session finished (a pid, or 0) and those with the mark of a container that is not known. It tells whether it found
-// none to kill; else it is to be called again, since each may have had children of its own.
+// session finished (a pid, or 0) and those with the mark of a container that is not known. It tells whether all that it
+// found may stay; else it is to be called again, because each orphan that ends may leave orphans itself, which are not
+// among those that were looked at.
 //
 // An orphan that has left its container's session and also cleared its environment cannot be told from a stranger, and
 // is left alone.
@@ -42,6 +43,7 @@ func sweep(r *registry, finished int) bool {
 	if err != nil {
 		return true
 	}
+	clean := true
 	var unknown []int
 	for _, pid := range listChildren() {
 		if r.liveSession(pid) {
@@ -49,23 +51,26 @@ func sweep(r *registry, finished int) bool {
 		}
 		// Those in our own session were started by other parts of this program: hands off. Containers and all that
 		// descends from them have other sessions, and cannot come back.
-		if session, err := unix.Getsid(pid); err == nil && session != own {
+		switch session, err := unix.Getsid(pid); {
+		case err != nil:
+			clean = false
+		case session != own:
 			unknown = append(unknown, pid)
 		}
 	}
 	if len(unknown) == 0 {
-		return true
+		return clean
 	}
 	// A child may be unknown because its Start is not there yet.
 	r.forks.Lock()
 	defer r.forks.Unlock()
-	clean := true
 	for _, pid := range unknown {
-		if !r.liveSession(pid) && !reaped(pid) && abandoned(r, pid, finished) {
-			// It is our child and not reaped, so that the pid is certain. What has other rights stays.
-			if unix.Kill(pid, unix.SIGKILL) == nil {
-				clean = false
-			}
+		switch {
+		case r.liveSession(pid):
+		case reaped(pid):
+			clean = false
+		default:
+			clean = r.decide(pid, finished) && clean
 		}
 	}
 	return clean
@@ -78,17 +83,34 @@ func reaped(pid int) bool {
 	return got == pid || errors.Is(err, syscall.ECHILD)
 }
 
-// abandoned tells whether the container of an orphan that lives has ended.
-func abandoned(r *registry, pid, finished int) bool {
+// decide kills an orphan that lives if its container has ended. It tells whether the orphan stays.
+func (r *registry) decide(pid, finished int) bool {
 	session, err := unix.Getsid(pid)
 	if err != nil || r.liveSession(session) {
-		return false
+		return err == nil
 	}
-	if finished != 0 && session == finished {
+	// A process loses its environment early while it ends, so that the look for that comes second.
+	id, marked := environValue(pid, IDVar)
+	switch {
+	case session == finished || marked && !r.liveID(id):
+		// It is our child and not reaped, so that the pid is certain. What has other rights cannot be killed.
+		return unix.Kill(pid, unix.SIGKILL) != nil
+	case marked:
+		return true
+	default:
+		return !ending(pid)
+	}
+}
+
+// ending tells whether a process is on its way out or gone.
+func ending(pid int) bool {
+	const exiting = 0x4 // PF_EXITING
+	fields := statFields(pid)
+	if len(fields) <= statFlags {
 		return true
 	}
-	id, ok := environValue(pid, IDVar)
-	return ok && !r.liveID(id)
+	flags, err := strconv.ParseUint(fields[statFlags], 10, 64)
+	return err == nil && flags&exiting != 0
 }
 
 // environValue returns the value of a variable in the environment that the process was started with.
@@ -108,14 +130,49 @@ func environValue(pid int, name string) (string, bool) {
 
 // listChildren returns the pids of children, orphans that have come to us included. Those live with the main thread,
 // which the Go runtime never ends; children that were started by other threads are missing, and need not be known.
+//
+// The kernel's list may leave one out if another that it has told of is reaped while it is being read: what comes after
+// moves up. In a second reading that other one is missing, so two equal readings are complete.
 func listChildren() []int {
-	self := strconv.Itoa(os.Getpid())
-	list, err := os.ReadFile("/proc/self/task/" + self + "/children")
-	if errors.Is(err, fs.ErrNotExist) {
+	const most = 20
+	name := "/proc/self/task/" + strconv.Itoa(os.Getpid()) + "/children"
+	list, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
 		return listChildrenSlowly()
 	}
+	defer syscall.Close(list) //nolint:errcheck // only read
+	var last, text []byte
+	for i := range most {
+		if text, err = readFromStart(list, text[:0]); err != nil {
+			break
+		}
+		if i > 0 && bytes.Equal(text, last) {
+			return parsePIDs(text)
+		}
+		last, text = text, last
+	}
+	return listChildrenSlowly()
+}
+
+// readFromStart appends the whole content of a file of the kernel to buffer.
+func readFromStart(fd int, buffer []byte) ([]byte, error) {
+	for offset := int64(0); ; {
+		buffer = slices.Grow(buffer, os.Getpagesize())
+		n, err := syscall.Pread(fd, buffer[len(buffer):cap(buffer)], offset)
+		switch {
+		case err == syscall.EINTR:
+		case err != nil || n <= 0:
+			return buffer, err
+		default:
+			buffer = buffer[:len(buffer)+n]
+			offset += int64(n)
+		}
+	}
+}
+
+func parsePIDs(text []byte) []int {
 	var pids []int
-	for field := range bytes.FieldsSeq(list) {
+	for field := range bytes.FieldsSeq(text) {
 		if pid, err := strconv.Atoi(string(field)); err == nil {
 			pids = append(pids, pid)
 		}
@@ -123,7 +180,7 @@ func listChildren() []int {
 	return pids
 }
 
-// listChildrenSlowly is for kernels without CONFIG_PROC_CHILDREN.
+// listChildrenSlowly is for kernels without CONFIG_PROC_CHILDREN, and for when the quick list does not come to rest.
 func listChildrenSlowly() []int {
 	self := strconv.Itoa(os.Getpid())
 	var pids []int
@@ -155,6 +212,7 @@ func allPIDs() []int {
 // Indexes into statFields, see proc_pid_stat(5), whose numbers count from 1 and the two fields that are cut off.
 const (
 	statParent    = 4 - 3
+	statFlags     = 9 - 3
 	statStartTime = 22 - 3
 )
 

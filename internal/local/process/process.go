@@ -13,6 +13,7 @@ package process
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -85,8 +86,14 @@ func newID() string {
 	return idPrefix() + "00000000"[:max(0, 8-len(count))] + count
 }
 
-// devNull is every container's standard input. All share one descriptor, since it has no position.
-var devNull = sync.OnceValues(func() (*os.File, error) { return os.Open(os.DevNull) })
+// devNull is every container's standard input. All share one descriptor, since it has no position. What this program
+// has inherited itself, from a shell for example, is kept from containers before the first of them starts.
+var devNull = sync.OnceValues(func() (*os.File, error) {
+	if err := closeInheritedOnExec(); err != nil {
+		return nil, fmt.Errorf("keep inherited files from containers: %w", err)
+	}
+	return os.Open(os.DevNull)
+})
 
 // Start starts the container. The error is a *StartError.
 //

@@ -28,6 +28,8 @@ func pipe() (read, write int, err error) {
 	return fds[0], fds[1], nil
 }
 
+func closeInheritedOnExec() error { return closeEachOnExec("/dev/fd") }
+
 // waiter waits for the end of a child without reaping it.
 type waiter struct{}
 

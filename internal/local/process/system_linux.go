@@ -2,6 +2,8 @@ package process
 
 import (
 	"bytes"
+	"errors"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -14,6 +16,14 @@ func pipe() (read, write int, err error) {
 	var fds [2]int
 	err = syscall.Pipe2(fds[:], syscall.O_CLOEXEC)
 	return fds[0], fds[1], err
+}
+
+func closeInheritedOnExec() error {
+	err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) { // before Linux 5.11
+		return closeEachOnExec("/proc/self/fd")
+	}
+	return err
 }
 
 // waiter waits for the end of a child without reaping it. It holds a pidfd, for which the runtime waits together with
