@@ -35,7 +35,8 @@ func Find(types []Type, name string) (Type, bool) {
 }
 
 // New decodes the parameters and makes a trigger. It does not wait for the network. Metadata keys that the type does
-// not have are ignored. The error joins everything that is wrong, each a ParamError where a parameter is to blame.
+// not have are ignored, and so is what is merely doubtful: Validate reports both. The error joins everything that is
+// wrong, each a ParamError where a parameter is to blame.
 func (t Type) New(ctx context.Context, cfg Config) (Trigger, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -47,10 +48,6 @@ func (t Type) New(ctx context.Context, cfg Config) (Trigger, error) {
 	}
 	if err := join(findings); err != nil {
 		return nil, fmt.Errorf("trigger of type %s: %w", t.Name, err)
-	}
-	for _, finding := range findings {
-		cfg.Log.WarnContext(ctx, "Trigger parameter is doubtful", "type", t.Name, "parameter", finding.Key,
-			"problem", finding.Message)
 	}
 	made, err := t.Build(ctx, cfg, values)
 	if err != nil {

@@ -73,7 +73,10 @@ func parseAddress(text string) (address, problem string) {
 	host, port, err := net.SplitHostPort(text)
 	if err != nil {
 		// No port: a name, an IPv4 address, or an IPv6 address with or without brackets.
-		host, port = strings.TrimSuffix(strings.TrimPrefix(text, "["), "]"), defaultPort
+		host, port = text, defaultPort
+		if inner, bracketed := strings.CutPrefix(text, "["); bracketed && strings.HasSuffix(inner, "]") {
+			host = strings.TrimSuffix(inner, "]")
+		}
 	}
 	switch {
 	case !validHost(host):
