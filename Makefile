@@ -5,8 +5,10 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 # The version comes from VERSION, so Go need not ask git, which fails in a checkout that belongs to somebody else.
-# Further flags of the environment, or of `go env -w`, stay in force.
-export GOFLAGS := $(strip $(filter-out -buildvcs=%,$(shell $(GO) env GOFLAGS 2>/dev/null)) -buildvcs=false)
+# Further flags of the environment, or of `go env -w`, stay in force. All targets compile with the same flags, so that
+# they share what is compiled already.
+export GOFLAGS := $(strip $(filter-out -buildvcs=% -trimpath,$(shell $(GO) env GOFLAGS 2>/dev/null)) -buildvcs=false -trimpath)
+export CGO_ENABLED := 0
 export GO
 
 # How long each fuzz target runs in `make test` and `make fuzz`.
@@ -28,7 +30,7 @@ test: ## Install what the tests need, then check everything: what CI runs
 	@scripts/test
 
 build: ## Build bin/offboard
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/offboard ./cmd/offboard
+	@$(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/offboard ./cmd/offboard
 
 generate: ## Write the generated files anew (deep copies of the API types)
 	@scripts/generate
