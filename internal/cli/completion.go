@@ -1,0 +1,91 @@
+package cli
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/offboard-dev/offboard/internal/control"
+)
+
+// completionTimeout bounds how long a Tab key may take.
+const completionTimeout = 2 * time.Second
+
+type completer = func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective)
+
+// complete sets how a flag's value is completed.
+func complete(cmd *cobra.Command, flag string, function completer) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, function); err != nil {
+		panic(err) // the flag does not exist: an error in this package
+	}
+}
+
+// completeFrom completes with names that the running `offboard up` knows. Without one there are none.
+func (a *app) completeFrom(names func(context.Context, *control.Client) ([]string, error)) completer {
+	return func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+		defer cancel()
+		var found []string
+		err := a.withClient(func(client *control.Client) (err error) {
+			found, err = names(ctx, client)
+			return err
+		})
+		if err != nil {
+			cobra.CompDebugln(err.Error(), false)
+		}
+		found = slices.DeleteFunc(found, func(name string) bool {
+			return slices.Contains(args, name) || !strings.HasPrefix(name, begun)
+		})
+		return found, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// namespaceVar adds the flag -n with its completion.
+func (a *app) namespaceVar(cmd *cobra.Command, namespace *string) {
+	cmd.Flags().StringVarP(namespace, "namespace", "n", defaultNamespace, "namespace of the objects")
+	complete(cmd, "namespace", a.completeFrom(func(ctx context.Context, client *control.Client) ([]string, error) {
+		infos, err := client.ScaledJobs(ctx, "")
+		var names []string
+		for _, info := range infos {
+			if name := info.Object.Namespace; !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+		return names, err
+	}))
+}
+
+func (a *app) scaledJobNames(namespace *string) completer {
+	return a.completeFrom(func(ctx context.Context, client *control.Client) ([]string, error) {
+		infos, err := client.ScaledJobs(ctx, *namespace)
+		var names []string
+		for _, info := range infos {
+			names = append(names, info.Object.Name)
+		}
+		return names, err
+	})
+}
+
+func (a *app) jobNames(namespace *string) completer {
+	return a.completeFrom(func(ctx context.Context, client *control.Client) ([]string, error) {
+		infos, err := client.Jobs(ctx, *namespace, "")
+		var names []string
+		for _, info := range infos {
+			names = append(names, info.Job.Name)
+		}
+		return names, err
+	})
+}
+
+// firstOnly completes the first argument and no further one.
+func firstOnly(function completer) completer {
+	return func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return function(cmd, args, begun)
+	}
+}
