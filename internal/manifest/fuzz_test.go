@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -62,9 +63,53 @@ func FuzzDecodeAgrees(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { checkAgrees(t, data) })
 }
 
+// FuzzValue puts a text where each type of value stands, as a key and as a value, and compares as FuzzDecodeAgrees does.
+func FuzzValue(f *testing.F) {
+	texts := append(slices.Clone(scalarTexts), "", `"5"`, "'5'", "! 5", "!!str 5", "&a 5", "[]", "{}", "|\n  5", "# 5", "1Gi",
+		"2006-01-02T15:04:05Z")
+	for _, text := range texts {
+		f.Add(text)
+	}
+	const configMap = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  "
+	const scaledJob = "apiVersion: keda.sh/v1alpha1\nkind: ScaledJob\nmetadata: {name: a}\n"
+	const spec = scaledJob + "spec:\n  jobTargetRef: {template: {spec: {containers: []}}}\n  "
+	const container = scaledJob + "spec:\n  triggers: []\n  jobTargetRef:\n    template:\n      spec:\n" +
+		"        containers:\n        - name: a\n          "
+	objects := []string{
+		configMap + "deletionGracePeriodSeconds: ",
+		configMap + "managedFields:\n  - fieldsV1:\n      key: ",
+		scaledJob + "status:\n  lastActiveTime: ",
+		spec + "triggers: []\n  pollingInterval: ",
+		spec + "triggers:\n  - type: a\n    metadata: {}\n    useCachedMetrics: ",
+		spec + "triggers:\n  - type: a\n    metadata:\n      key: ",
+		spec + "triggers:\n  - type: a\n    metadata:\n      ",
+		container + "image: ",
+		container + "args:\n          - ",
+		container + "resources:\n            limits:\n              cpu: ",
+		container + "livenessProbe:\n            tcpSocket:\n              port: ",
+	}
+	check := func(t testing.TB, object, text string) (accepted bool) {
+		t.Helper()
+		for _, rest := range []string{"\n", ": 5\n", ": text\n"} {
+			accepted = checkAgrees(t, []byte(object+text+rest)) || accepted
+		}
+		return accepted
+	}
+	for _, object := range objects {
+		if !slices.ContainsFunc(texts, func(text string) bool { return check(f, object, text) }) {
+			f.Fatalf("no text is accepted after\n%s", object)
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, object := range objects {
+			check(t, object, text)
+		}
+	})
+}
+
 // checkAgrees tells whether the data holds one known object that was accepted, and fails when sigs.k8s.io/yaml reads it
 // differently.
-func checkAgrees(t *testing.T, data []byte) (accepted bool) {
+func checkAgrees(t testing.TB, data []byte) (accepted bool) {
 	t.Helper()
 	set := Parse("fuzz.yaml", data)
 	if set.Problems.HasErrors() || len(set.Documents) != 1 || set.Documents[0].Object == nil {
@@ -98,7 +143,7 @@ func checkAgrees(t *testing.T, data []byte) (accepted bool) {
 	return true
 }
 
-func asJSON(t *testing.T, object any) []byte {
+func asJSON(t testing.TB, object any) []byte {
 	t.Helper()
 	data, err := json.Marshal(object)
 	if err != nil {
