@@ -32,8 +32,8 @@ customScalingRunningJobPercentage, multipleScalersCalculation, minReplicaCount, 
 A line that is wrong is reported with its number and the field, the others are answered, and the exit code is 2.
 
 ` + exitHelp,
-		Example: `  echo '{"strategy":"custom","customScalingQueueLengthDeduction":1,"customScalingRunningJobPercentage":"0.5",
-    "maxReplicaCount":25,"running":0,"triggers":[{"value":6,"target":1,"active":true}]}' | tr -d '\n' | offboard decide
+		Example: `  echo '{"strategy": "accurate", "maxReplicaCount": 25, "running": 3, "pending": 1,
+    "triggers": [{"value": 6, "target": 1, "active": true}]}' | tr -d '\n' | offboard decide
   offboard decide < situations.jsonl`,
 		Args:              usageArgs(cobra.NoArgs),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -54,7 +54,7 @@ func (a *app) decide() error {
 	wrong := false
 	for number := 1; ; number++ {
 		line, err := readLine(in)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return errors.Join(fmt.Errorf("read standard input, line %d: %w", number, err), out.Flush())
 		}
 		if text := bytes.TrimSpace(line); len(text) > 0 {

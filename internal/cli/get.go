@@ -154,8 +154,9 @@ func scaledJobRow(info control.ScaledJobInfo, namespaces, wide bool, now time.Ti
 		for _, t := range spec.Triggers {
 			types = append(types, t.Type)
 		}
-		cells = append(cells, conditionCell(object, v1alpha1.ConditionActive), conditionCell(object, v1alpha1.ConditionPaused),
-			number(least), number(most), plain(printable(strategy, 0)), plain(orDash(printable(strings.Join(types, ","), 0))))
+		cells = append(cells,
+			conditionCell(object, v1alpha1.ConditionActive), conditionCell(object, v1alpha1.ConditionPaused), number(least),
+			number(most), plain(printable(strategy, 0)), plain(orDash(printable(strings.Join(types, ","), 0))))
 	}
 	return row{key: object.Namespace + "/" + object.Name, cells: cells}
 }

@@ -139,7 +139,7 @@ func (l *logs) run(ctx context.Context) error {
 	}
 	parts := l.parts(info)
 	if len(parts) == 0 {
-		return fmt.Errorf("Job %s is %s and has no output yet; wait for it with: offboard logs -f %s",
+		return fmt.Errorf("there is no output yet, because Job %s is %s; wait for it with: offboard logs -f %s",
 			l.job, stateOf(info), l.job)
 	}
 	if l.flags.previous {

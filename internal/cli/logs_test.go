@@ -48,7 +48,7 @@ func TestLogs(t *testing.T) {
 			[]string{"usertask-aaaaa", "-f"}, result{0, "raw \x00\xff\x1b[1m bytes\nwithout an end", ""},
 		},
 		"pending": {
-			[]string{"usertask-eeeee"}, result{1, "", "offboard: Job usertask-eeeee is Pending and has no output yet; " +
+			[]string{"usertask-eeeee"}, result{1, "", "offboard: there is no output yet, because Job usertask-eeeee is Pending; " +
 				"wait for it with: offboard logs -f usertask-eeeee\n"},
 		},
 		"unknown": {

@@ -165,7 +165,7 @@ func (p *pusher) addFrom(name string, r io.Reader, lines bool) error {
 		if errors.Is(err, errLongLine) {
 			return usageErrorf("%s, line %d: it has more than the %d bytes that an item may have", name, number, maxItem)
 		}
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("read %s: %w", name, err)
 		}
 		if item := bytes.TrimSuffix(line, []byte("\n")); len(item) > 0 {

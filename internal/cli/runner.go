@@ -12,8 +12,8 @@ func (a *app) runnerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "runner -- COMMAND [ARG...]",
 		Short: "Take one item from a Redis list and run a command with it",
-		Long: `Take one item from the head of a Redis list and run COMMAND with it. This is what runs inside a Job; COMMAND may
-be written in any language and need not know of Redis.
+		Long: `Take one item from the head of a Redis list and run COMMAND with it. This is what runs inside a Job;
+COMMAND may be written in any language and need not know of Redis.
 
 COMMAND finds the item on its standard input, byte for byte, and in the variable OFFBOARD_ITEM. An item that holds NUL
 or has more than 96 KiB is on standard input only. When the list is empty, the runner says "nothing to do" and succeeds

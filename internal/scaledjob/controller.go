@@ -134,25 +134,6 @@ func (c *Controller) View(key types.NamespacedName) View {
 	return r.view
 }
 
-// Trigger returns the first of the ScaledJob's triggers for which accept is true; nil when there is none.
-// The trigger may be closed at any time.
-func (c *Controller) Trigger(key types.NamespacedName, accept func(trigger.Trigger) bool) trigger.Trigger {
-	c.mu.Lock()
-	r := c.records[key]
-	c.mu.Unlock()
-	if r == nil {
-		return nil
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, t := range r.live.all() {
-		if accept(t.Trigger) {
-			return t.Trigger
-		}
-	}
-	return nil
-}
-
 // Run reconciles until ctx ends, then waits for the reconciles under way and closes all triggers.
 func (c *Controller) Run(ctx context.Context) {
 	var workers sync.WaitGroup

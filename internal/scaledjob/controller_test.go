@@ -202,9 +202,9 @@ func TestNewJob(t *testing.T) {
 		},
 		Spec: v1alpha1.ScaledJobSpec{JobTargetRef: &batchv1.JobSpec{}},
 	}
-	job := newJob(sj, "1.2.3")
+	job := newJob(sj, "(1.2.3+dirty)")
 	for label, want := range map[string]string{
-		"app.kubernetes.io/name": "usertask", "app.kubernetes.io/version": "1.2.3", "app.kubernetes.io/part-of": "usertask",
+		"app.kubernetes.io/name": "usertask", "app.kubernetes.io/version": "1.2.3_dirty", "app.kubernetes.io/part-of": "usertask",
 		"app.kubernetes.io/managed-by": "keda-operator", "scaledjob.keda.sh/name": "usertask", "team": "a",
 	} {
 		if job.Labels[label] != want {

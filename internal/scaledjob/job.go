@@ -4,11 +4,14 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
 )
@@ -20,7 +23,7 @@ const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 func newJob(sj *v1alpha1.ScaledJob, version string) *batchv1.Job {
 	labels := map[string]string{
 		"app.kubernetes.io/name":       sj.Name,
-		"app.kubernetes.io/version":    version,
+		"app.kubernetes.io/version":    labelValue(version),
 		"app.kubernetes.io/part-of":    sj.Name,
 		"app.kubernetes.io/managed-by": "keda-operator", // what selectors and dashboards of KEDA's users look for
 		v1alpha1.LabelScaledJob:        sj.Name,
@@ -57,6 +60,17 @@ func newJob(sj *v1alpha1.ScaledJob, version string) *batchv1.Job {
 		},
 		Spec: spec,
 	}
+}
+
+// labelValue makes a text that may be the value of a label: "1.2+dirty" becomes "1.2_dirty", "(devel)" becomes "devel".
+func labelValue(text string) string {
+	legal := strings.Map(func(r rune) rune {
+		if r < 0x80 && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("-_.", r)) {
+			return r
+		}
+		return '_'
+	}, text)
+	return strings.Trim(legal[:min(len(legal), validation.LabelValueMaxLength)], "-_.")
 }
 
 // Finished returns how the Job ended (Complete or Failed) and when; an empty type while it is unfinished.

@@ -49,7 +49,7 @@ func (c *Controller) triggers(ctx context.Context, sj *v1alpha1.ScaledJob, r *re
 	if live != nil && live.generation == sj.Generation && !stale {
 		return live, nil
 	}
-	fresh, err := c.build(ctx, sj)
+	fresh, err := c.build(ctx, sj, c.Local())
 	if err != nil {
 		return nil, err
 	}
@@ -66,22 +66,36 @@ func (c *Controller) triggers(ctx context.Context, sj *v1alpha1.ScaledJob, r *re
 	return fresh, nil
 }
 
+// OpenTriggers makes the triggers of the ScaledJob for a use outside its reconciles, as if this process offered what
+// local says. The caller closes each of them.
+func (c *Controller) OpenTriggers(
+	ctx context.Context, sj *v1alpha1.ScaledJob, local Local,
+) ([]trigger.Trigger, error) {
+	live, err := c.build(ctx, sj, local)
+	if err != nil {
+		return nil, err
+	}
+	triggers := make([]trigger.Trigger, len(live.triggers))
+	for i, t := range live.triggers {
+		triggers[i] = t.Trigger
+	}
+	return triggers, nil
+}
+
 // build makes the triggers that the ScaledJob describes; none when one of them cannot be made.
-func (c *Controller) build(ctx context.Context, sj *v1alpha1.ScaledJob) (live *liveTriggers, err error) {
-	live = &liveTriggers{generation: sj.Generation, stop: func() {}}
-	defer func() {
-		if err != nil {
-			live.close()
-		}
-	}()
+func (c *Controller) build(
+	ctx context.Context, sj *v1alpha1.ScaledJob, local Local,
+) (*liveTriggers, error) {
+	live := &liveTriggers{generation: sj.Generation, stop: func() {}}
 	for i := range sj.Spec.Triggers {
 		t := &sj.Spec.Triggers[i]
 		name := t.Name
 		if name == "" {
 			name = "#" + strconv.Itoa(i)
 		}
-		built, metric, err := c.buildOne(ctx, sj, i)
+		built, metric, err := c.buildOne(ctx, sj, i, local)
 		if err != nil {
+			live.close()
 			return nil, fmt.Errorf("trigger %s (%s): %w", name, t.Type, err)
 		}
 		live.triggers = append(live.triggers, liveTrigger{
@@ -94,7 +108,7 @@ func (c *Controller) build(ctx context.Context, sj *v1alpha1.ScaledJob) (live *l
 }
 
 func (c *Controller) buildOne(
-	ctx context.Context, sj *v1alpha1.ScaledJob, index int,
+	ctx context.Context, sj *v1alpha1.ScaledJob, index int, local Local,
 ) (built trigger.Trigger, metric string, err error) {
 	t := &sj.Spec.Triggers[index]
 	kind, found := trigger.Find(c.TriggerTypes, t.Type)
@@ -104,7 +118,7 @@ func (c *Controller) buildOne(
 	if t.MetricType != "" {
 		return nil, "", fmt.Errorf("metricType %q cannot be set in a ScaledJob; remove it", t.MetricType)
 	}
-	config, err := c.triggerConfig(ctx, sj, t)
+	config, err := c.triggerConfig(ctx, sj, t, local)
 	if err != nil {
 		return nil, "", err
 	}
@@ -122,9 +136,8 @@ func unknownType(known []trigger.Type) error {
 
 // triggerConfig resolves everything that the trigger's parameters refer to.
 func (c *Controller) triggerConfig(
-	ctx context.Context, sj *v1alpha1.ScaledJob, t *v1alpha1.ScaleTriggers,
+	ctx context.Context, sj *v1alpha1.ScaledJob, t *v1alpha1.ScaleTriggers, local Local,
 ) (config trigger.Config, err error) {
-	local := c.Local()
 	env := func(container string) (map[string]string, error) {
 		if container == "" {
 			container = sj.Spec.EnvSourceContainerName

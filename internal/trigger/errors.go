@@ -17,7 +17,15 @@ type ParamError struct {
 	Message string
 	// Warning tells that a trigger can be made all the same.
 	Warning bool
+	// Kind is what errors.Is finds in the error; nil for most.
+	Kind error
 }
+
+// ErrNoServer is the kind of error of a trigger to which no source of parameters tells where its server is.
+var ErrNoServer = errors.New("no server is configured")
+
+// Unwrap returns the kind.
+func (e ParamError) Unwrap() error { return e.Kind }
 
 // maxShownValue is how many bytes of a value an error shows.
 const maxShownValue = 80

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
@@ -33,6 +34,8 @@ type Config struct {
 	// OnChange is called after each visible change of a ScaledJob's Jobs or Pods with the ScaledJob's name, from
 	// several goroutines and never while a lock is held. It must not block for long, nor call Drain.
 	OnChange func(scaledJob types.NamespacedName)
+	// OnRemove is called with each Job that is removed, for whatever reason, as OnChange is.
+	OnRemove func(job *batchv1.Job)
 	// Clock gives the time.
 	Clock clock.WithDelayedExecution
 	// Log receives what no caller is there to be told.
@@ -41,10 +44,11 @@ type Config struct {
 
 // Controller keeps Jobs and runs their Pods. It implements scaledjob.Jobs.
 type Controller struct {
-	cfg    Config
-	runner PodRunner
-	index  *index
-	queue  *queue
+	cfg     Config
+	runner  PodRunner
+	index   *index
+	queue   *queue
+	folders folders
 	// sequence orders Jobs, revision is the last resource version that was given.
 	sequence, revision atomic.Uint64
 
@@ -71,7 +75,10 @@ var _ scaledjob.Jobs = (*Controller)(nil)
 // previous run ended without warning count as failed. State that cannot be read is moved aside with a warning. Nothing
 // runs before Start.
 func Open(ctx context.Context, cfg Config) (*Controller, error) {
-	c := &Controller{cfg: cfg, index: newIndex(), queue: newQueue(), drained: make(chan struct{})}
+	c := &Controller{
+		cfg: cfg, index: newIndex(), queue: newQueue(),
+		folders: folders{root: filepath.Join(cfg.Dir, jobsDir)}, drained: make(chan struct{}),
+	}
 	if err := c.load(ctx); err != nil {
 		return nil, err
 	}

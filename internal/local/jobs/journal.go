@@ -86,25 +86,6 @@ func (e *entry) encode(buf *bytes.Buffer) error {
 	return encoder.Encode(e) // ends in a newline
 }
 
-// createJournal makes the Job's folder with its state file. Where that fails nothing is left behind.
-func createJournal(dir string, e *entry) (*journal, error) {
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = os.MkdirAll(filepath.Dir(dir), 0o700); err == nil {
-			err = os.Mkdir(dir, 0o700)
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("make the folder of a Job: %w", err)
-	}
-	j := &journal{dir: dir}
-	if err := j.append(e, false); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
-	}
-	j.compacted = j.size
-	return j, nil
-}
-
 // append adds a line. When that fails, for example because the disk is full, the file keeps what it had. With durable
 // set the line outlives a loss of power.
 func (j *journal) append(e *entry, durable bool) error {
@@ -113,11 +94,7 @@ func (j *journal) append(e *entry, durable bool) error {
 	if err := e.encode(buf); err != nil {
 		return fmt.Errorf("encode the state of a Job: %w", err)
 	}
-	flags := os.O_WRONLY | os.O_APPEND
-	if j.size == 0 {
-		flags |= os.O_CREATE | os.O_EXCL
-	}
-	file, err := os.OpenFile(j.path(), flags, 0o600)
+	file, err := os.OpenFile(j.path(), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return fmt.Errorf("open the state of a Job: %w", err)
 	}
@@ -172,14 +149,6 @@ func (j *journal) replace(whole *entry) error {
 
 func (j *journal) path() string { return filepath.Join(j.dir, stateFile) }
 
-// remove deletes the Job's folder. The state file goes first: a folder without one is a removal that was cut short.
-func (j *journal) remove() error {
-	if err := removeIfThere(j.path()); err != nil {
-		return err
-	}
-	return os.RemoveAll(j.dir)
-}
-
 func removeIfThere(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -229,7 +198,7 @@ func parseState(data []byte) (whole *entry, size int, err error) {
 	return whole, size, nil
 }
 
-// errNoState tells that a state file has no complete line, so that Create cannot have returned.
+// errNoState tells that a state file has no complete line.
 var errNoState = errors.New("holds no complete line")
 
 // merge applies a later line.

@@ -123,6 +123,12 @@ func (c *Controller) jobFolders() ([]jobFolder, error) {
 		}
 		for _, name := range names {
 			dir := filepath.Join(root, ns.Name(), name.Name())
+			if isSpare(name.Name()) {
+				if err := os.RemoveAll(dir); err != nil {
+					return nil, fmt.Errorf("remove the folder of a deleted Job: %w", err)
+				}
+				continue
+			}
 			if !name.IsDir() || len(validateName(nil, name.Name())) > 0 {
 				c.ignored(dir)
 				continue
@@ -164,29 +170,17 @@ func (c *Controller) loadFolders(folders []jobFolder) []*record {
 	return records
 }
 
-// loadFolder reads one Job, and returns nil if there is none: the folder is then removed or moved aside.
+// loadFolder reads one Job. It returns nil if that cannot be read; the folder is then moved aside.
 func (c *Controller) loadFolder(f jobFolder) *record {
 	r, err := c.readRecord(f.dir)
 	if err == nil && r.key != f.key {
 		err = fmt.Errorf("holds the Job %s", r.key)
 	}
-	switch {
-	case err == nil:
-		return r
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errNoState) && holdsOnlyState(f.dir):
-		// The Job's removal was cut short, or its creation before Create returned.
-		if err := os.RemoveAll(f.dir); err != nil {
-			c.cfg.Log.Warn("The rest of a removed Job cannot be deleted", "folder", f.dir, "error", err)
-		}
-	default:
+	if err != nil {
 		c.moveAside(f, err)
+		return nil
 	}
-	return nil
-}
-
-func holdsOnlyState(dir string) bool {
-	files, err := os.ReadDir(dir)
-	return err == nil && len(files) == 1 && files[0].Name() == stateFile
+	return r
 }
 
 // moveAside keeps a folder that cannot be read out of the way.

@@ -47,7 +47,7 @@ func (c *Controller) Create(ctx context.Context, in *batchv1.Job) (*batchv1.Job,
 	r.job = job
 	c.advance(r, now) // the first Pods are written together with the Job
 	revision, text := c.nextRevision()
-	journal, err := createJournal(c.jobDir(r.key), r.whole(revision))
+	journal, err := c.folders.create(r.key.Namespace, r.key.Name, r.whole(revision))
 	if err != nil {
 		r.removed = true
 		c.index.remove(r, job)

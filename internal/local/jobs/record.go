@@ -29,8 +29,9 @@ type podShell struct {
 	stopping bool
 	// processes are the last that were started, by container.
 	processes map[string]process.Recorded
-	// unsaved tells that the Pod's entry on disk is outdated.
-	unsaved bool
+	// changed tells that readers see an older state, unsaved that the disk must have the new one before they do: a
+	// running Pod's state is worth nothing after a crash, its processes and its outcome are.
+	changed, unsaved bool
 }
 
 // record is one Job with everything that belongs to it. What is done for one Job is done one after the other, under mu;
@@ -55,6 +56,8 @@ type record struct {
 	droppedNames []string
 	// unsavedSpec and unsavedStatus tell that the state on disk is outdated, unannounced that OnChange is due.
 	unsavedSpec, unsavedStatus, unannounced bool
+	// forgotten tells that OnRemove was called.
+	forgotten bool
 	// durable tells that the next write must outlive a loss of power.
 	durable bool
 	// gone tells that the Job is deleted for everybody else, while its last processes may have to end.
@@ -121,8 +124,9 @@ func (r *record) find(uid types.UID) *podState {
 func (r *record) setStatus(p *podState, status *corev1.PodStatus, now time.Time) {
 	pod := *p.pod
 	pod.Status = *status
+	p.shell.changed = true
+	p.shell.unsaved = p.shell.unsaved || status.Phase != p.pod.Status.Phase
 	p.pod = &pod
-	p.shell.unsaved = true
 	if p.ended() {
 		p.finishedAt = now
 		p.shell.processes = nil
@@ -262,17 +266,14 @@ func (r *record) running() bool {
 	return false
 }
 
-// unsaved tells whether the state on disk is outdated.
-func (r *record) unsaved() bool {
-	if r.unsavedSpec || r.unsavedStatus || len(r.dropped) > 0 {
-		return true
-	}
+// outdated tells whether the disk must be written, and whether readers see an older state.
+func (r *record) outdated() (unsaved, changed bool) {
+	unsaved = r.unsavedSpec || r.unsavedStatus || len(r.dropped) > 0
 	for _, p := range r.pods {
-		if p.shell.unsaved {
-			return true
-		}
+		unsaved = unsaved || p.shell.unsaved
+		changed = changed || p.shell.changed
 	}
-	return false
+	return unsaved, unsaved || changed
 }
 
 // changes is the entry that brings the disk up to date.
@@ -325,11 +326,11 @@ func (r *record) publish(revision string) {
 	r.job = &job
 	view := &scaledjob.Job{Job: &job, Pods: make([]*corev1.Pod, len(r.pods))}
 	for i, p := range r.pods {
-		if p.shell.unsaved || p.pod.ResourceVersion == "" {
+		if p.shell.changed || p.shell.unsaved {
 			pod := *p.pod
 			pod.ResourceVersion = revision
 			p.pod = &pod
-			p.shell.unsaved = false
+			p.shell.changed, p.shell.unsaved = false, false
 		}
 		view.Pods[i] = p.pod
 	}

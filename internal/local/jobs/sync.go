@@ -34,8 +34,14 @@ func (c *Controller) sync(r *record) {
 	ended := c.syncLocked(r)
 	announce := r.unannounced
 	r.unannounced = false
-	scaledJob, labelled := scaledJobOf(r.job)
+	job, forgotten := r.job, r.gone && !r.forgotten
+	r.forgotten = r.gone
+	scaledJob, labelled := scaledJobOf(job)
 	r.mu.Unlock()
+
+	if forgotten && c.cfg.OnRemove != nil {
+		c.cfg.OnRemove(job)
+	}
 
 	if announce && labelled && c.cfg.OnChange != nil {
 		c.cfg.OnChange(scaledJob)
@@ -185,10 +191,15 @@ func (c *Controller) beginPod() bool {
 
 // save brings the disk up to date and then shows the state to readers. It tells whether the disk is up to date.
 func (c *Controller) save(r *record) bool {
-	if !r.unsaved() {
+	unsaved, changed := r.outdated()
+	if !changed {
 		return true
 	}
 	revision, text := c.nextRevision()
+	if !unsaved {
+		r.publish(text)
+		return true
+	}
 	var err error
 	if r.journal.needsCompaction() {
 		err = r.journal.replace(r.whole(revision))
@@ -288,7 +299,7 @@ func (r *record) leaves() bool {
 // remove takes the Job out of everybody's sight. Its folder is deleted, or moved aside while processes have to end.
 func (c *Controller) remove(r *record) error {
 	if !r.running() {
-		if err := r.journal.remove(); err != nil {
+		if err := c.folders.remove(r.key.Namespace, r.journal.dir); err != nil {
 			return fmt.Errorf("remove the folder of a Job: %w", err)
 		}
 		r.removed = true

@@ -47,8 +47,9 @@ func newSettings(values trigger.Values, embedded string) (settings, error) {
 	}
 	if len(servers) == 0 {
 		if embedded == "" {
-			return settings{}, trigger.ParamError{Key: paramAddress, Message: "no source gives an address or a host; " +
-				"give address, addressFromEnv, host or hostFromEnv, or address or host in a TriggerAuthentication"}
+			return settings{}, trigger.ParamError{Key: paramAddress, Kind: trigger.ErrNoServer,
+				Message: "no source gives an address or a host; " +
+					"give address, addressFromEnv, host or hostFromEnv, or address or host in a TriggerAuthentication"}
 		}
 		servers = []string{embedded}
 	}

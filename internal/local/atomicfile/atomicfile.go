@@ -1,0 +1,32 @@
+// Package atomicfile replaces files so that a reader, or this program after a crash, finds the old content or the new
+// one and never a mixture. It does not wait for the disk: what a power failure takes is the latest change at most.
+package atomicfile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Write replaces the file. On any error, a full disk for example, the old content stays. The folder must exist; files
+// in it whose names end in .tmp are leftovers of a crash.
+func Write(path string, data []byte) (err error) {
+	temporary, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(temporary.Name()))
+		}
+	}()
+	_, err = temporary.Write(data)
+	if closeErr := temporary.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(temporary.Name(), path)
+	}
+	return err
+}

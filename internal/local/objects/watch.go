@@ -1,0 +1,176 @@
+package objects
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/offboard-dev/offboard/internal/manifest"
+)
+
+// settleTime is how long files must have been left alone before they are read: editors write in several steps.
+const settleTime = 150 * time.Millisecond
+
+// file is one manifest file.
+type file struct {
+	// good is what it held when it was last without errors; nil when it never was.
+	good *manifest.Set
+	// told are the problems that were last reported, so that they are not reported again.
+	told string
+}
+
+// merged returns the objects in force of all files.
+func (s *Store) merged(files map[string]*file) *manifest.Set {
+	var sets []*manifest.Set
+	for _, path := range sortedKeys(files) {
+		if good := files[path].good; good != nil {
+			sets = append(sets, good)
+		}
+	}
+	return manifest.Merge(sets...)
+}
+
+func sortedKeys(files map[string]*file) []string {
+	paths := make([]string, 0, len(files))
+	for path := range files {
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// readFiles reads all files anew. One with errors, in itself or together with the others, keeps what it last held.
+func (s *Store) readFiles(before map[string]*file) map[string]*file {
+	files := map[string]*file{}
+	for _, path := range s.paths {
+		found, err := manifest.Files(path)
+		if err != nil {
+			s.log.Error("Manifests cannot be read; what they last held stays in force", "path", path, "error", err)
+			for known, f := range before {
+				if known == path || filepath.Dir(known) == filepath.Clean(path) {
+					files[known] = f
+				}
+			}
+			continue
+		}
+		for _, name := range found {
+			fresh := &file{good: manifest.ReadFile(name)}
+			if old := before[name]; old != nil {
+				fresh.told = old.told
+			}
+			files[name] = fresh
+		}
+	}
+	// Each round sets at least one file back, so there are at most as many rounds as files.
+	reported := map[string]manifest.Problems{}
+	for range len(files) + 1 {
+		broken := map[string]manifest.Problems{}
+		for _, p := range s.validate(s.merged(files)).Of(manifest.Error) {
+			broken[p.File] = append(broken[p.File], p)
+		}
+		progress := false
+		for name, problems := range broken {
+			f := files[name]
+			if f == nil || f.good == nil {
+				continue
+			}
+			old := before[name]
+			if old != nil && old.good != f.good {
+				f.good = old.good
+			} else {
+				f.good = nil
+			}
+			reported[name] = append(reported[name], problems...)
+			progress = true
+		}
+		if !progress {
+			break
+		}
+	}
+	for name, f := range files {
+		s.tell(f, name, reported[name])
+	}
+	return files
+}
+
+// tell reports a file's errors when they are news, and their end.
+func (s *Store) tell(f *file, name string, problems manifest.Problems) {
+	var now string
+	if err := problems.Err(); err != nil {
+		now = err.Error()
+	}
+	switch {
+	case now == f.told:
+	case now == "":
+		s.log.Info("Manifest is good again", "file", name)
+	case f.good != nil:
+		s.log.Error("Manifest is broken; what it last held stays in force", "file", name, "problems", now)
+	default:
+		s.log.Error("Manifest is broken and not used", "file", name, "problems", now)
+	}
+	f.told = now
+}
+
+// Reload reads the manifests again.
+func (s *Store) Reload() (Change, error) {
+	s.mu.RLock()
+	before := s.files
+	s.mu.RUnlock()
+	files := s.readFiles(before)
+	change, err := s.use(s.merged(files))
+	if err == nil {
+		s.mu.Lock()
+		s.files = files
+		s.mu.Unlock()
+	}
+	return change, err
+}
+
+// Watch reloads when a file changes, and tells of what that led to, until ctx ends.
+func (s *Store) Watch(ctx context.Context, changed func(Change)) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch the manifests: %w", err)
+	}
+	defer watcher.Close()
+	for _, path := range s.paths {
+		// A file is watched through its folder, since editors replace it by another one.
+		if info, err := os.Stat(path); err == nil && !info.IsDir() {
+			path = filepath.Dir(path)
+		}
+		if err := watcher.Add(path); err != nil {
+			return fmt.Errorf("watch the manifests in %s: %w", path, err)
+		}
+	}
+	settled := time.NewTimer(0) // what changed between Open and here is seen at once
+	defer settled.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case event, ok := <-watcher.Events:
+			if ok && event.Op != fsnotify.Chmod {
+				settled.Reset(settleTime)
+			}
+		case err, ok := <-watcher.Errors:
+			if ok {
+				s.log.Warn("A change of a manifest may have been missed; all are read again", "error", err)
+				settled.Reset(settleTime)
+			}
+		case <-settled.C:
+			change, err := s.Reload()
+			if err != nil {
+				s.log.Error("The manifests cannot be put in force", "error", err)
+				continue
+			}
+			if len(change.Changed)+len(change.Removed) > 0 || change.References {
+				changed(change)
+			}
+		}
+	}
+}
