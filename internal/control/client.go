@@ -96,7 +96,7 @@ func (c *Client) Logs(ctx context.Context, namespace, job string, opts LogOption
 	if err != nil {
 		return nil, err
 	}
-	response, err := c.send(request)
+	response, err := c.send(request) //nolint:bodyclose // the reader closes it
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (r *logReader) Read(p []byte) (int, error) {
 	n, err := r.response.Body.Read(p)
 	switch {
 	case err == nil:
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		if reason := r.response.Trailer.Get(trailerReason); reason != "" {
 			message, escapeErr := url.QueryUnescape(r.response.Trailer.Get(trailerMessage))
 			if escapeErr != nil {

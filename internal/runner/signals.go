@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -60,7 +61,7 @@ func (s *signals) passTo(process *os.Process) *watching {
 			_ = process.Signal(sig)
 		}
 	}
-	if end, ok := context.Cause(s.untilEnd).(endSignal); ok {
+	if end := (endSignal)(0); errors.As(context.Cause(s.untilEnd), &end) {
 		pass(syscall.Signal(end))
 	}
 	s.watching = s.watch(pass)
