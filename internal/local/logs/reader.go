@@ -29,7 +29,7 @@ const tailBlock = 64 << 10
 // Reader reads a log across its files. It is for one goroutine. Output that was rotated away before it could be read is
 // skipped.
 type Reader struct {
-	ctx      context.Context //nolint:containedctx // bounds the reads of a following reader, as a request's context does
+	ctx      context.Context
 	path     string
 	follow   func() bool
 	segments []*segment

@@ -196,8 +196,8 @@ func (c *container) watch(running *process.Process) *corev1.ContainerStateTermin
 	})
 	exit := running.Wait()
 	ended := &corev1.ContainerStateTerminated{
-		ExitCode:    int32(exit.Code),   //nolint:gosec // at most 255
-		Signal:      int32(exit.Signal), //nolint:gosec // at most 64
+		ExitCode:    int32(exit.Code),
+		Signal:      int32(exit.Signal),
 		Reason:      exit.Reason(),
 		StartedAt:   metav1.NewTime(exit.StartedAt),
 		FinishedAt:  metav1.NewTime(exit.FinishedAt),
@@ -211,7 +211,7 @@ func (c *container) watch(running *process.Process) *corev1.ContainerStateTermin
 
 func startFailed(err *process.StartError, now metav1.Time) *corev1.ContainerStateTerminated {
 	return &corev1.ContainerStateTerminated{
-		ExitCode:   int32(err.Code), //nolint:gosec // 126 or 127
+		ExitCode:   int32(err.Code),
 		Reason:     process.ReasonStartError,
 		Message:    err.Message,
 		StartedAt:  now,
@@ -222,7 +222,7 @@ func startFailed(err *process.StartError, now metav1.Time) *corev1.ContainerStat
 // warn logs a failure that must not keep the container from running.
 func (c *container) warn(what string, err error) {
 	if err != nil {
-		c.pod.runner.cfg.Log.Warn("cannot "+what+" of a container", "namespace", c.pod.spec.Namespace,
-			"pod", c.pod.spec.Name, "container", c.spec.Name, "error", err)
+		c.pod.runner.cfg.Log.Warn("A file of a container could not be handled", "doing", what,
+			"namespace", c.pod.spec.Namespace, "pod", c.pod.spec.Name, "container", c.spec.Name, "error", err)
 	}
 }

@@ -24,8 +24,8 @@ type pod struct {
 	update func(corev1.PodStatus)
 	done   chan struct{}
 
-	// stopped ends when the Pod is to stop.
-	stopped context.Context //nolint:containedctx // it is the Pod's life, which no caller's context bounds
+	// stopped ends when the Pod is to stop. It is the Pod's life, which no caller's context bounds.
+	stopped context.Context
 	cancel  context.CancelFunc
 
 	publishing sync.Mutex

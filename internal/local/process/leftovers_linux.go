@@ -69,8 +69,8 @@ func carries(pid int, wanted map[string]bool) bool {
 	return ok && wanted[label]
 }
 
-// killSafely kills the process that has the pid if it is the right one, and waits a little for its end. The descriptor holds on to that process, so
-// that the pid cannot become another's between the look and the signal.
+// killSafely kills the process that has the pid if it is the right one, and waits a little for its end. The descriptor
+// holds on to that process, so that the pid cannot become another's between the look and the signal.
 func killSafely(pid int, right func() bool) bool {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ENOSYS) {
@@ -79,12 +79,12 @@ func killSafely(pid int, right func() bool) bool {
 	if err != nil {
 		return false
 	}
-	defer unix.Close(pidfd) //nolint:errcheck // nothing was written
+	defer unix.Close(pidfd)
 	if !right() || unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) != nil {
 		return false
 	}
 	// An ending process gives up its environment, by which it is known, before its files and locks.
-	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 100) //nolint:gosec // descriptors fit
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 100)
 	return true
 }
 

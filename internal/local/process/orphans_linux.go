@@ -44,47 +44,43 @@ func sweep(r *registry, finished int) bool {
 		return true
 	}
 	clean := true
-	var unknown []int
+	var leaders []int
 	for _, pid := range listChildren() {
 		if r.liveSession(pid) {
 			continue
 		}
-		// Those in our own session were started by other parts of this program: hands off. Containers and all that
-		// descends from them have other sessions, and cannot come back.
 		switch session, err := unix.Getsid(pid); {
 		case err != nil:
 			clean = false
-		case session != own:
-			unknown = append(unknown, pid)
+		case session == own:
+			// Other parts of this program have started it: hands off. Containers and all that descends from them have
+			// other sessions, and cannot come back.
+		case session != pid:
+			clean = r.settle(pid, finished) && clean
+		case !r.markedAlive(pid):
+			leaders = append(leaders, pid)
 		}
 	}
-	if len(unknown) == 0 {
+	if len(leaders) == 0 {
 		return clean
 	}
-	// A child may be unknown because its Start is not there yet.
+	// The leader of a session may be a container whose Start has not got so far that its pid is known.
 	r.forks.Lock()
 	defer r.forks.Unlock()
-	for _, pid := range unknown {
-		switch {
-		case r.liveSession(pid):
-		case reaped(pid):
-			clean = false
-		default:
-			clean = r.decide(pid, finished) && clean
+	for _, pid := range leaders {
+		if !r.liveSession(pid) {
+			clean = r.settle(pid, finished) && clean
 		}
 	}
 	return clean
 }
 
-// reaped takes the status of a child that has ended, and tells whether it had.
-func reaped(pid int) bool {
-	var status syscall.WaitStatus
-	got, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
-	return got == pid || errors.Is(err, syscall.ECHILD)
-}
-
-// decide kills an orphan that lives if its container has ended. It tells whether the orphan stays.
-func (r *registry) decide(pid, finished int) bool {
+// settle reaps an orphan that has ended, and kills it if it lives although its container does not. It tells whether the
+// orphan stays.
+func (r *registry) settle(pid, finished int) bool {
+	if reaped(pid) {
+		return false
+	}
 	session, err := unix.Getsid(pid)
 	if err != nil || r.liveSession(session) {
 		return err == nil
@@ -100,6 +96,19 @@ func (r *registry) decide(pid, finished int) bool {
 	default:
 		return !ending(pid)
 	}
+}
+
+// markedAlive tells whether a process lives and has the mark of a container that lives.
+func (r *registry) markedAlive(pid int) bool {
+	id, marked := environValue(pid, IDVar)
+	return marked && r.liveID(id)
+}
+
+// reaped takes the status of a child that has ended, and tells whether it had.
+func reaped(pid int) bool {
+	var status syscall.WaitStatus
+	got, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
+	return got == pid || errors.Is(err, syscall.ECHILD)
 }
 
 // ending tells whether a process is on its way out or gone.
@@ -140,7 +149,7 @@ func listChildren() []int {
 	if err != nil {
 		return listChildrenSlowly()
 	}
-	defer syscall.Close(list) //nolint:errcheck // only read
+	defer syscall.Close(list)
 	var last, text []byte
 	for i := range most {
 		if text, err = readFromStart(list, text[:0]); err != nil {
@@ -198,7 +207,7 @@ func allPIDs() []int {
 	if err != nil {
 		return nil
 	}
-	defer dir.Close() //nolint:errcheck // only read
+	defer dir.Close()
 	names, _ := dir.Readdirnames(-1)
 	var pids []int
 	for _, name := range names {

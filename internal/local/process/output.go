@@ -53,19 +53,18 @@ func (o *output) pump() {
 		return
 	}
 	more := true
-	for more {
-		// An error says that finish has set the deadline.
-		if raw.Read(func(fd uintptr) bool { //nolint:staticcheck // named for what it is
-			var wait bool
-			more, wait = o.copyOnce(int(fd))
-			return !wait
-		}) != nil {
-			break
-		}
+	read := func(fd uintptr) (done bool) {
+		var wait bool
+		more, wait = o.copyOnce(int(fd))
+		return !wait
+	}
+	for more && err == nil {
+		err = raw.Read(read)
 	}
 	if !more {
 		return
 	}
+	// finish has set the deadline, which keeps Read from reading at all.
 	until := time.Now().Add(drainTime)
 	_ = raw.Control(func(fd uintptr) {
 		for wait := false; more && !wait && time.Now().Before(until); {

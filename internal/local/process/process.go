@@ -13,6 +13,7 @@ package process
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -220,12 +221,18 @@ func (p *Process) reap() syscall.WaitStatus {
 	return waitFor(p.pid)
 }
 
+// statusUnknown is exit code 255: an outcome that nobody knows must not count as a success.
+const statusUnknown = syscall.WaitStatus(255 << 8)
+
 // waitFor takes the exit status of a child that has ended.
 func waitFor(pid int) syscall.WaitStatus {
-	var status syscall.WaitStatus
 	for {
-		if _, err := syscall.Wait4(pid, &status, 0, nil); err != syscall.EINTR {
+		var status syscall.WaitStatus
+		switch _, err := syscall.Wait4(pid, &status, 0, nil); {
+		case err == nil:
 			return status
+		case !errors.Is(err, syscall.EINTR):
+			return statusUnknown
 		}
 	}
 }

@@ -66,6 +66,17 @@ func output(t *testing.T, spec process.Spec) string {
 	return string(text)
 }
 
+// writeFile writes a file while nothing is forked: a child would hold it open for writing until its exec, and a file
+// that is being written cannot be run.
+func writeFile(t *testing.T, name, text string, mode fs.FileMode) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(name, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(2 * time.Millisecond) {
@@ -163,14 +174,9 @@ func TestOnlyStandardDescriptorsAreInherited(t *testing.T) {
 func TestStartErrors(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	write := func(name, text string, mode fs.FileMode) {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), mode); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("plain", "#!/bin/sh\n", 0o600)
-	write("no-interpreter", "#!/nowhere/sh\n", 0o700)
-	write("no-format", "\x00\x01\x02\x03", 0o700)
+	writeFile(t, filepath.Join(dir, "plain"), "#!/bin/sh\n", 0o600)
+	writeFile(t, filepath.Join(dir, "no-interpreter"), "#!/nowhere/sh\n", 0o700)
+	writeFile(t, filepath.Join(dir, "no-format"), "\x00\x01\x02\x03", 0o700)
 	for name, test := range map[string]struct {
 		spec process.Spec
 		code int
@@ -215,9 +221,7 @@ func TestCommandIsLookedUpInTheContainersPATHAndDir(t *testing.T) {
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(file, []byte(text), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		writeFile(t, file, text, 0o700)
 	}
 	for command, env := range map[string]string{"tool": "PATH=/nowhere:bin", "./local": "PATH=", "local": "PATH=/x:"} {
 		spec.Args, spec.Env = []string{command}, []string{env}

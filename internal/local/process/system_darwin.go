@@ -1,8 +1,10 @@
 package process
 
 import (
+	"errors"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/shirou/gopsutil/v4/process"
 	"golang.org/x/sys/unix"
@@ -30,38 +32,42 @@ func pipe() (read, write int, err error) {
 
 func closeInheritedOnExec() error { return closeEachOnExec("/dev/fd") }
 
-// waiter waits for the end of a child without reaping it.
-type waiter struct{}
+// waiter waits for the end of a child without reaping it. It holds a kernel queue, since waitid of this system also
+// returns for a child that is only stopped.
+type waiter struct{ queue int }
 
 func fork(path string, args []string, attr *syscall.ProcAttr) (int, waiter, error) {
-	pid, err := syscall.ForkExec(path, args, attr)
-	return pid, waiter{}, err
-}
-
-// wait asks kqueue, since waitid of this system also returns for a child that is only stopped. It returns early if that
-// fails, so that the caller's wait is the one that blocks.
-func (waiter) wait(pid int) {
 	queue, err := unix.Kqueue()
 	if err != nil {
-		return
+		return 0, waiter{}, err
 	}
-	defer unix.Close(queue) //nolint:errcheck // nothing was written
 	unix.CloseOnExec(queue)
+	pid, err := syscall.ForkExec(path, args, attr)
+	if err != nil {
+		_ = unix.Close(queue)
+	}
+	return pid, waiter{queue}, err
+}
+
+func (w waiter) wait(pid int) {
+	defer unix.Close(w.queue)
 	var change unix.Kevent_t
 	unix.SetKevent(&change, pid, unix.EVFILT_PROC, unix.EV_ADD|unix.EV_ONESHOT)
 	change.Fflags = unix.NOTE_EXIT
 	changes, events := []unix.Kevent_t{change}, make([]unix.Kevent_t, 1)
 	for {
-		// ESRCH says that the child has ended already.
-		if _, err := unix.Kevent(queue, changes, events, nil); err != unix.EINTR {
+		switch _, err := unix.Kevent(w.queue, changes, events, nil); {
+		case err == nil || errors.Is(err, unix.ESRCH): // the latter says that it has ended already
 			return
+		case !errors.Is(err, unix.EINTR):
+			time.Sleep(100 * time.Millisecond) // short of memory
 		}
 	}
 }
 
 // startID is the time at which the process started, in milliseconds since 1970.
 func startID(pid int) string {
-	created, err := (&process.Process{Pid: int32(pid)}).CreateTime() //nolint:gosec // pids fit
+	created, err := (&process.Process{Pid: int32(pid)}).CreateTime()
 	if err != nil {
 		return ""
 	}

@@ -46,7 +46,7 @@ func fork(path string, args []string, attr *syscall.ProcAttr) (int, waiter, erro
 
 func (w waiter) wait(pid int) {
 	if w.pidfd != nil {
-		defer w.pidfd.Close() //nolint:errcheck // nothing was written
+		defer w.pidfd.Close()
 		if raw, err := w.pidfd.SyscallConn(); err == nil {
 			if raw.Read(func(uintptr) bool { return ended(pid, unix.WNOHANG) }) == nil {
 				return
