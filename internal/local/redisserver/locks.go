@@ -24,10 +24,13 @@ const (
 	dataLock = "data.lock"
 )
 
-// orphanTimeout is how long a server that was left behind may take to end; lockPeriod is how often the lock is tried.
+// How long it may take until another process has let go of the folder.
 const (
+	// ownerTimeout is for one that does not exist any more, orphanTimeout for a server that has to end in order.
+	ownerTimeout  = 500 * time.Millisecond
 	orphanTimeout = time.Minute
-	lockPeriod    = 20 * time.Millisecond
+	// lockPeriod is how often a lock is tried.
+	lockPeriod = 20 * time.Millisecond
 )
 
 // locks are the open lock files.
@@ -37,12 +40,9 @@ type locks struct{ owner, data *os.File }
 // order, rather than taken over: a child of ours can be watched, and ties of the system hold for children only. Nothing
 // is lost by that, as the new server reads what the old one has written.
 func lock(ctx context.Context, folder string, log *slog.Logger) (*locks, error) {
-	owner, err := tryLock(filepath.Join(folder, ownerLock))
+	owner, err := lockOwner(ctx, folder)
 	if err != nil {
 		return nil, err
-	}
-	if owner == nil {
-		return nil, fmt.Errorf("embedded redis: another process uses the folder %s", folder)
 	}
 	held := &locks{owner: owner}
 	if held.data, err = waitForData(ctx, folder, log); err != nil {
@@ -52,11 +52,30 @@ func lock(ctx context.Context, folder string, log *slog.Logger) (*locks, error) 
 	return held, nil
 }
 
-// release drops the locks; that on the data stays with a server that has inherited it.
+// release drops the locks, once the server has ended. It unlocks rather than just closes: a program that another goroutine
+// is about to start has the files open for a moment as well.
 func (l *locks) release() {
-	_ = l.owner.Close()
-	if l.data != nil {
-		_ = l.data.Close()
+	for _, file := range []*os.File{l.owner, l.data} {
+		if file != nil {
+			_ = unix.Flock(int(file.Fd()), unix.LOCK_UN)
+			_ = file.Close()
+		}
+	}
+}
+
+// lockOwner takes the lock of the process that runs the server.
+func lockOwner(ctx context.Context, folder string) (*os.File, error) {
+	path := filepath.Join(folder, ownerLock)
+	// A process that has just been killed while it started a program may leave the lock with that one for a moment.
+	for deadline := time.Now().Add(ownerTimeout); ; {
+		owner, err := tryLock(path)
+		if owner != nil || err != nil {
+			return owner, err
+		}
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			return nil, fmt.Errorf("embedded redis: another process uses the folder %s", folder)
+		}
+		time.Sleep(lockPeriod)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -25,7 +26,7 @@ const helperFolder = "REDISSERVER_TEST_FOLDER"
 
 func TestMain(m *testing.M) {
 	if folder := os.Getenv(helperFolder); folder != "" {
-		server, err := Start(context.Background(), Options{Dir: folder, Port: testPort})
+		server, err := Start(context.Background(), Options{Dir: folder, Port: testPort()})
 		if err != nil {
 			fmt.Println("error:", err)
 			os.Exit(1)
@@ -36,8 +37,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// testPort keeps tests away from a Redis on the usual port, and below the ports that systems give to clients.
-const testPort = 16379
+// testPort returns a port to try first: away from a Redis on the usual port, below the ports that systems give to clients,
+// and another one each time, so that no test takes the port of another test's server while that one restarts.
+func testPort() int { return 12000 + rand.IntN(20000) }
 
 const patience = 20 * time.Second
 
@@ -47,7 +49,7 @@ func start(t *testing.T, options Options) *Server {
 		options.Dir = t.TempDir()
 	}
 	if options.Port == 0 {
-		options.Port = testPort
+		options.Port = testPort()
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -170,7 +172,7 @@ func TestListensOnLoopbackOnly(t *testing.T) {
 
 func TestTakesTheNextFreePort(t *testing.T) {
 	t.Parallel()
-	port := testPort + 2000
+	port := testPort()
 	var listener net.Listener
 	for {
 		var err error
@@ -191,6 +193,7 @@ func TestTakesTheNextFreePort(t *testing.T) {
 func TestManyStartAtOnce(t *testing.T) {
 	t.Parallel()
 	const servers = 6
+	port := testPort()
 	var mu sync.Mutex
 	seen := map[string]bool{}
 	var starting sync.WaitGroup
@@ -199,7 +202,7 @@ func TestManyStartAtOnce(t *testing.T) {
 		starting.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			server, err := Start(ctx, Options{Dir: folder, Port: testPort + 500, InMemory: i%3 == 0})
+			server, err := Start(ctx, Options{Dir: folder, Port: port, InMemory: i%3 == 0})
 			if err != nil {
 				t.Error(err)
 				return
@@ -227,7 +230,7 @@ func TestOneFolderOneServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, folder := range []string{server.options.Dir, link} {
-		if _, err := Start(t.Context(), Options{Dir: folder, Port: testPort}); err == nil ||
+		if _, err := Start(t.Context(), Options{Dir: folder, Port: testPort()}); err == nil ||
 			!strings.Contains(err.Error(), "another process uses the folder "+server.options.Dir) {
 			t.Errorf("%s: error %v", folder, err)
 		}
@@ -351,15 +354,19 @@ func TestOrphanIsEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	var orphaned *process
-	port := testPort + 1000
-	for ; orphaned == nil; port++ {
+	port := testPort()
+	for tries := 0; orphaned == nil; port++ {
 		orphaned, err = launch(t.Context(), findBinary(), folder, port, held.data, &syscall.SysProcAttr{Setpgid: true})
-		if err != nil && port > testPort+1200 {
+		if tries++; err != nil && tries > 100 {
 			t.Fatal(err)
 		}
 	}
 	push(t, address(port-1), "list", "a", "b", "c")
-	held.release()
+	for _, file := range []*os.File{held.owner, held.data} { // what the system does when a process is killed
+		if err := file.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	server := start(t, Options{Dir: folder, Log: log.logger()})
 	select {
 	case <-orphaned.exited:
@@ -387,7 +394,7 @@ func TestLockOfAnUnknownProcessIsRespected(t *testing.T) {
 	defer func() { _ = data.Close() }()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if _, err := Start(ctx, Options{Dir: folder, Port: testPort}); err == nil || !strings.Contains(err.Error(), folder) {
+	if _, err := Start(ctx, Options{Dir: folder, Port: testPort()}); err == nil || !strings.Contains(err.Error(), folder) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -441,7 +448,7 @@ func TestDamagedDataIsAnError(t *testing.T) {
 	if err := os.WriteFile(files[0], content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Start(t.Context(), Options{Dir: folder, Port: testPort})
+	_, err = Start(t.Context(), Options{Dir: folder, Port: testPort()})
 	if err == nil || !strings.Contains(err.Error(), logPath(folder)) || !strings.Contains(err.Error(), "Bad file format") {
 		t.Errorf("error %v", err)
 	}
