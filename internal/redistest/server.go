@@ -1,5 +1,5 @@
-// Package redistest starts real Redis servers for tests: on free ports of 127.0.0.1, in temporary folders, ended with the
-// test. It is imported by tests only.
+// Package redistest starts real Redis servers for tests: on free ports of 127.0.0.1, in temporary folders, ended with
+// the test. It is imported by tests only.
 package redistest
 
 import (
@@ -84,7 +84,6 @@ func Start(tb testing.TB, options Options) *Server {
 func freePort(tb testing.TB) int {
 	tb.Helper()
 	for range 1000 {
-		//nolint:gosec // a port number is no secret
 		port := 12000 + rand.IntN(20000)
 		listener, err := net.Listen("tcp", address(port))
 		if err != nil {

@@ -1,7 +1,7 @@
 package trigger
 
-// SchemaParam describes one key of a trigger type in the form of KEDA's schema file, in which an alias is a parameter of
-// its own and every value is a string.
+// SchemaParam describes one key of a trigger type in the form of KEDA's schema file, in which an alias is a parameter
+// of its own and every value is a string.
 type SchemaParam struct {
 	Name         string   `json:"name"`
 	Type         string   `json:"type"`

@@ -52,8 +52,8 @@ func lock(ctx context.Context, folder string, log *slog.Logger) (*locks, error) 
 	return held, nil
 }
 
-// release drops the locks, once the server has ended. It unlocks rather than just closes: a program that another goroutine
-// is about to start has the files open for a moment as well.
+// release drops the locks, once the server has ended. It unlocks rather than just closes: a program that another
+// goroutine is about to start has the files open for a moment as well.
 func (l *locks) release() {
 	for _, file := range []*os.File{l.owner, l.data} {
 		if file != nil {
@@ -126,7 +126,7 @@ func serversIn(ctx context.Context, folder string) ([]int32, error) {
 	for _, candidate := range all {
 		// Processes end while one looks at them, and those of other users may not be looked at.
 		name, err := candidate.NameWithContext(ctx)
-		if err != nil || !(strings.Contains(name, "redis") || strings.Contains(name, "valkey")) {
+		if err != nil || (!strings.Contains(name, "redis") && !strings.Contains(name, "valkey")) {
 			continue
 		}
 		if working, err := candidate.CwdWithContext(ctx); err == nil && working == folder {

@@ -44,10 +44,10 @@ func logPath(folder string) string { return filepath.Join(folder, logName) }
 
 // arguments configure the server by themselves: without a file it reads no configuration of the system's.
 //
-// The append-only file is written before a command is answered, so a killed server loses nothing. The server is told not
-// to force it to the disk: with `everysec` it answers without having written while that takes long, so that a kill then
-// loses what was answered; with `always` each push waits for the disk (here 2 ms on average and hundreds at times).
-// syncer forces it once a second instead, so a power failure costs what a second brought, as with `everysec`.
+// The append-only file is written before a command is answered, so a killed server loses nothing. The server is told
+// not to force it to the disk: with `everysec` it answers without having written while that takes long, so that a kill
+// then loses what was answered; with `always` each push waits for the disk (milliseconds, and hundreds of them at
+// times). syncer forces it once a second instead, so a power failure costs what a second brought, as with `everysec`.
 func arguments(port int) []string {
 	return []string{
 		"--port", strconv.Itoa(port),
@@ -61,8 +61,8 @@ func arguments(port int) []string {
 	}
 }
 
-// launch starts the program in the folder and waits until it answers with its data loaded. The process inherits the lock
-// file, and so holds the lock for as long as it lives, whatever becomes of this one.
+// launch starts the program in the folder and waits until it answers with its data loaded. The process inherits the
+// lock file, and so holds the lock for as long as it lives, whatever becomes of this one.
 func launch(
 	ctx context.Context, binary, folder string, port int, lock *os.File, attributes *syscall.SysProcAttr,
 ) (*process, error) {

@@ -1,6 +1,6 @@
-// Package redisserver serves the Redis that `offboard up` brings along, so that nothing need be installed or configured:
-// a redis-server or valkey-server of this machine with an append-only file in a folder of ours, or, where there is none,
-// one inside this process that keeps its data in memory.
+// Package redisserver serves the Redis that `offboard up` brings along, so that nothing need be installed or
+// configured: a redis-server or valkey-server of this machine with an append-only file in a folder of ours, or, where
+// there is none, one inside this process that keeps its data in memory.
 //
 // It starts, restarts and ends that server; it knows nothing of queues, triggers or Jobs.
 package redisserver
@@ -163,12 +163,12 @@ func (s *Server) startMemory(ctx context.Context, port int) error {
 
 // warnInMemory says loudly what the fallback means, also for items of an earlier run.
 func (s *Server) warnInMemory() {
-	message := "No redis-server or valkey-server is on the PATH: the embedded Redis keeps its queues in memory, " +
-		"and they are lost when it ends. Install redis-server to keep them on disk."
 	if s.options.InMemory {
-		message = "The embedded Redis keeps its queues in memory, and they are lost when it ends."
+		s.options.Log.Warn("The embedded Redis keeps its queues in memory, and they are lost when it ends")
+	} else {
+		s.options.Log.Warn("No redis-server or valkey-server is on the PATH: the embedded Redis keeps its queues in " +
+			"memory, and they are lost when it ends. Install redis-server to keep them on disk.")
 	}
-	s.options.Log.Warn(message)
 	if len(appendOnlyFiles(s.options.Dir)) > 0 {
 		s.options.Log.Warn("The queues of an earlier run are on disk and are not seen by the embedded Redis in memory; "+
 			"they are back when redis-server is.", "folder", s.options.Dir)
@@ -191,8 +191,8 @@ func (s *Server) Kind() string {
 	return fmt.Sprintf("%s %s (%s)", filepath.Base(s.binary), s.version, s.binary)
 }
 
-// Stop ends the server in order, its data on disk. When ctx ends first, the server is killed, which loses nothing either
-// unless the machine fails at the same time.
+// Stop ends the server in order, its data on disk. When ctx ends first, the server is killed, which loses nothing
+// either unless the machine fails at the same time.
 func (s *Server) Stop(ctx context.Context) error {
 	s.cancel()
 	<-s.supervised // from here on nobody starts another process

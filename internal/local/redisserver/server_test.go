@@ -37,8 +37,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// testPort returns a port to try first: away from a Redis on the usual port, below the ports that systems give to clients,
-// and another one each time, so that no test takes the port of another test's server while that one restarts.
+// testPort returns a port to try first: away from a Redis on the usual port, below the ports that systems give to
+// clients, and another one each time, so that no test takes the port of another test's server while that one restarts.
 func testPort() int { return 12000 + rand.IntN(20000) }
 
 const patience = 20 * time.Second

@@ -12,7 +12,8 @@ import (
 // syncPeriod is how much of what was pushed a power failure may cost.
 const syncPeriod = time.Second
 
-// syncer brings what the server has appended to its files to the disk; see arguments for why it is not left to the server.
+// syncer brings what the server has appended to its files to the disk; see arguments for why it is not left to the
+// server.
 type syncer struct {
 	folder  string
 	log     *slog.Logger

@@ -62,7 +62,8 @@ func paramError(values trigger.Values, name, text, problem string) *trigger.Para
 	return finding
 }
 
-// parseAddress returns host:port of a server, with the default port where none is written, or the path of a unix socket.
+// parseAddress returns host:port of a server, with the default port where none is written, or the path of a unix
+// socket.
 func parseAddress(text string) (address, problem string) {
 	if strings.HasPrefix(text, "/") {
 		return text, ""

@@ -25,7 +25,6 @@ func (b *backoff) next(err error) time.Duration {
 	if isLoading(err) {
 		b.delay = min(b.delay, retryLoading)
 	}
-	//nolint:gosec // spreading load needs no secure randomness
 	return b.delay/2 + rand.N(b.delay/2+1)
 }
 

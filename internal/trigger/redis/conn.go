@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// guardedConn is the connection under a rueidis client. It tells when it is closed, which rueidis does whenever it gives
-// a connection up, for whatever reason; and it lets nothing through that no Redis would send.
+// guardedConn is the connection under a rueidis client. It tells when it is closed, which rueidis does whenever it
+// gives a connection up, for whatever reason; and it lets nothing through that no Redis would send.
 type guardedConn struct {
 	net.Conn
 	once   sync.Once

@@ -57,7 +57,8 @@ func TestFramesRefuse(t *testing.T) {
 	}
 }
 
-// FuzzServer lets a server answer the first commands with any bytes. What rueidis makes of them must not end the process.
+// FuzzServer lets a server answer the first commands with any bytes. What rueidis makes of them must not end the
+// process.
 func FuzzServer(f *testing.F) {
 	const hello = "%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n+OK\r\n+OK\r\n+PONG\r\n"
 	f.Add([]byte(""))

@@ -436,7 +436,7 @@ func TestWatchCallsNothingAfterItsReturn(t *testing.T) {
 // shortTempDir returns a folder whose path is short enough for unix sockets.
 func shortTempDir(t testing.TB) string {
 	t.Helper()
-	folder, err := os.MkdirTemp("", "redis") //nolint:usetesting // t.TempDir holds the test's name and may be too long
+	folder, err := os.MkdirTemp("", "redis") // t.TempDir holds the test's name and may be too long
 	if err != nil {
 		t.Fatal(err)
 	}

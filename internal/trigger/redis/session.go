@@ -58,8 +58,8 @@ func openFirst(ctx context.Context, s settings, invalidated func([]string)) (*se
 	return nil, failure
 }
 
-// openSession connects, authenticates, asks to be told of changes, and makes sure that the server works. Where the server
-// cannot tell of changes, or the user may not ask for it, the session is without.
+// openSession connects, authenticates, asks to be told of changes, and makes sure that the server works. Where the
+// server cannot tell of changes, or the user may not ask for it, the session is without.
 func openSession(ctx context.Context, s settings, address string, invalidated func([]string)) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
@@ -107,7 +107,8 @@ func sessionOptions(invalidated func([]string)) rueidis.ClientOption {
 	return options
 }
 
-// connect makes a rueidis client on one new connection. The options say what differs between uses; all else is set here.
+// connect makes a rueidis client on one new connection. The options say what differs between uses; all else is set
+// here.
 func connect(ctx context.Context, s settings, address string, options rueidis.ClientOption) (*session, error) {
 	conn, err := dial(ctx, s, address)
 	if err != nil {

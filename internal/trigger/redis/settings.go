@@ -115,7 +115,9 @@ func (t tlsSettings) config() (*tls.Config, error) {
 	}
 	certificate, err := tls.X509KeyPair([]byte(t.cert), key)
 	if err != nil {
-		return nil, trigger.ParamError{Key: paramCert, Message: fmt.Sprintf("does not make a client certificate with key: %v", err)}
+		return nil, trigger.ParamError{
+			Key: paramCert, Message: fmt.Sprintf("does not make a client certificate with key: %v", err),
+		}
 	}
 	config.Certificates = []tls.Certificate{certificate}
 	return config, nil

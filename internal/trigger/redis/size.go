@@ -34,7 +34,9 @@ func (e kindError) Error() string {
 
 // size reads how many elements a key holds; 0 when there is no such key. The remembered kind saves asking for the type
 // each time. An answer may come from memory if it is no older than age and the server has told of no change.
-func (s *session) size(ctx context.Context, key string, remembered *atomic.Pointer[kind], age time.Duration) (int64, error) {
+func (s *session) size(
+	ctx context.Context, key string, remembered *atomic.Pointer[kind], age time.Duration,
+) (int64, error) {
 	for {
 		using := remembered.Load()
 		size, err := s.cached(ctx, key, using, age)
@@ -54,8 +56,9 @@ func (s *session) size(ctx context.Context, key string, remembered *atomic.Point
 	}
 }
 
-// cached runs the size command through rueidis's cache. The form that rueidis calls static does not fetch the key's time
-// to live along with it, which takes three commands more: the server tells of an expired key as of any other change.
+// cached runs the size command through rueidis's cache. The form that rueidis calls static does not fetch the key's
+// time to live along with it, which takes three commands more: the server tells of an expired key as of any other
+// change.
 func (s *session) cached(ctx context.Context, key string, using *kind, age time.Duration) (int64, error) {
 	for {
 		size, err := s.client.DoCache(ctx, using.command(s.client, key).ToStaticTTL(), age).AsInt64()

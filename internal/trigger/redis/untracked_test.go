@@ -50,7 +50,9 @@ func TestEmbeddedServerWithoutTrackingIsPolled(t *testing.T) {
 			changes.until(t, "a push", func() bool { return measure(t, made).Value == want })
 		}
 		server.Del(list)
-		server.Set(list, "no list")
+		if err := server.Set(list, "no list"); err != nil {
+			t.Fatal(err)
+		}
 		changes.until(t, "the wrong kind", func() bool { return fails(t, made, 3) || measure(t, made).Value == 0 })
 		if log.String() != "" {
 			t.Errorf("polling the embedded server is no news:\n%s", log.String())
