@@ -41,7 +41,7 @@ lint: ## Run golangci-lint, whose version tools/lint pins
 fuzz: ## Run every fuzz target for FUZZTIME (5s)
 	@scripts/fuzz
 
-bench: ## Measure the latency, the throughput and the idle cost, and print them
+bench: build setup-tests ## Measure the latency, the throughput and the idle cost, and print them
 	@$(GO) run ./bench
 
 cross: ## Compile for every supported system

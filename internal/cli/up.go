@@ -165,6 +165,14 @@ func stopSignals(parent context.Context, log *slog.Logger) (ctx, hurry context.C
 
 // showStatus keeps the status line up to date until ctx ends, and tells what is waited for once working has ended.
 func showStatus(ctx, working context.Context, engine *local.Engine, status *statusLine, log *slog.Logger) {
+	if status.width == nil {
+		// There is nobody to show a line to, and what is idle should not wake up.
+		select {
+		case <-ctx.Done():
+			return
+		case <-working.Done():
+		}
+	}
 	ticker := time.NewTicker(statusInterval)
 	defer ticker.Stop()
 	defer status.set("")
@@ -180,9 +188,6 @@ func showStatus(ctx, working context.Context, engine *local.Engine, status *stat
 				told = time.Now()
 				log.Info("Waiting for Jobs to end", "jobs", nameSome(active))
 			}
-		}
-		if status.width == nil {
-			continue // there is nobody to show it to
 		}
 		if infos, err := engine.ScaledJobs(ctx, ""); err == nil {
 			status.set(summary(infos))
