@@ -16,6 +16,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/offboard-dev/offboard/api/v1alpha1"
 	"github.com/offboard-dev/offboard/internal/control"
 )
 
@@ -109,6 +110,8 @@ type logs struct {
 	client *control.Client
 	flags  logsFlags
 	job    string
+	// scaledJob is the Job's, once it is known, so that following asks for few Jobs.
+	scaledJob string
 	// prefixed tells that the output of several Pods is mixed, so that each line says whose it is.
 	prefixed bool
 	mu       sync.Mutex
@@ -132,6 +135,7 @@ func (l *logs) run(ctx context.Context) error {
 	if err := l.check(info); err != nil {
 		return err
 	}
+	l.scaledJob = info.Job.Labels[v1alpha1.LabelScaledJob]
 	spec := info.Job.Spec
 	l.prefixed = l.flags.pod == "" && !l.flags.previous && (len(info.Pods) > 1 || severalPods(spec))
 	if l.flags.follow {
@@ -160,7 +164,7 @@ func severalPods(spec batchv1.JobSpec) bool {
 
 // find returns the Job.
 func (l *logs) find(ctx context.Context) (control.JobInfo, error) {
-	infos, err := l.client.Jobs(ctx, l.flags.namespace, "")
+	infos, err := l.client.Jobs(ctx, l.flags.namespace, l.scaledJob)
 	if err != nil {
 		return control.JobInfo{}, err
 	}
