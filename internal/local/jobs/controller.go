@@ -205,11 +205,11 @@ func (c *Controller) stopAll() {
 	}
 }
 
-// shut writes what could not be written before and ends all timers.
+// shut writes what could not be written before, ends all timers, and refuses what would write later.
 func (c *Controller) shut() error {
-	c.life.Lock()
-	defer c.life.Unlock()
+	c.life.Lock() // waits for operations that have begun
 	c.closed = true
+	c.life.Unlock()
 	var errs []error
 	for _, r := range c.index.all() {
 		c.sync(r)
@@ -220,6 +220,7 @@ func (c *Controller) shut() error {
 		errs = append(errs, r.saveError)
 		r.mu.Unlock()
 	}
+	c.folders.clear()
 	return errors.Join(errs...)
 }
 

@@ -1,5 +1,135 @@
 package jobs
 
-func createUntilKilled(dir string) {}
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/clock"
+)
+
+// crashDirVar names the folder in which this test program, started again, creates Jobs until it is killed.
 const crashDirVar = "OFFBOARD_TEST_CRASH_DIR"
+
+// createUntilKilled creates, finishes and deletes Jobs, and prints each step that it was promised.
+func createUntilKilled(dir string) {
+	var out sync.Mutex
+	say := func(what, job string) {
+		out.Lock()
+		defer out.Unlock()
+		fmt.Println(what, job)
+	}
+	c, err := Open(context.Background(), Config{Dir: dir, Clock: clock.RealClock{},
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	if err != nil {
+		panic(err)
+	}
+	runner := newScriptedRunner()
+	runner.record = c.RecordStart
+	runner.onStart = func(s *scriptedRunner, pod *corev1.Pod) {
+		go s.end(pod.UID, int32(rand.IntN(2)))
+	}
+	c.Start(runner)
+	for worker := range 4 {
+		go func() {
+			for n := 0; ; n++ {
+				name := fmt.Sprintf("job-%d-%d", worker, n)
+				if _, err := c.Create(context.Background(), newJob(name, backoffLimit(0))); err != nil {
+					panic(err)
+				}
+				say("created", name)
+				for {
+					if j, err := c.Get("default", name); err == nil && Finished(j.Job) != nil {
+						say(string(Finished(j.Job).Type), name)
+						break
+					}
+					time.Sleep(50 * time.Microsecond)
+				}
+				if n%3 == 0 {
+					say("deleting", name)
+					if err := c.Delete(context.Background(), "default", name, "", ""); err != nil {
+						panic(err)
+					}
+					say("deleted", name)
+				}
+			}
+		}()
+	}
+	select {}
+}
+
+// TestKill kills a program that creates Jobs at a moment of chance and checks that all it said was true.
+func TestKill(t *testing.T) {
+	t.Parallel()
+	for round := range 5 {
+		dir := t.TempDir()
+		said := runAndKill(t, dir, time.Duration(20+rand.IntN(150))*time.Millisecond)
+		e := reopen(t, dir, newScriptedRunner(), time.Now())
+		if log := e.log.String(); log != "" {
+			t.Errorf("round %d: a kill must not break anything:\n%s", round, log)
+		}
+		for job, what := range said {
+			j, err := e.Get("default", job)
+			switch {
+			case what == "deleted" && err == nil:
+				t.Errorf("round %d: %s was deleted and is there", round, job)
+			case what == "deleting" || what == "deleted":
+			case err != nil:
+				t.Errorf("round %d: %s was %s and is gone: %v", round, job, what, err)
+			case what != "created" && !hasCondition(j, "Failed") && !hasCondition(j, "Complete"):
+				t.Errorf("round %d: %s was %s and is not: %+v", round, job, what, j.Status)
+			case what == "Complete" && j.Status.Succeeded != 1:
+				t.Errorf("round %d: %s: %+v", round, job, j.Status)
+			}
+		}
+		if left, err := filepath.Glob(filepath.Join(dir, brokenDir, "*")); err != nil || len(left) > 0 {
+			t.Errorf("round %d: broken: %v, %v", round, left, err)
+		}
+		t.Logf("round %d: %d Jobs", round, len(said))
+	}
+}
+
+// runAndKill returns the last that was said of each Job.
+func runAndKill(t *testing.T, dir string, after time.Duration) map[string]string {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), crashDirVar+"="+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said := map[string]string{}
+	var kill *time.Timer
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			break // what is cut off was not said
+		}
+		if kill == nil { // only now the clock runs: starting takes its time
+			kill = time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+		}
+		what, job, _ := strings.Cut(strings.TrimSpace(line), " ")
+		said[job] = what
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.Exited() {
+		t.Fatalf("the program was not killed: %v", err)
+	}
+	return said
+}

@@ -9,13 +9,18 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // sparePrefix begins the names of folders that are no Job's, or not yet. No Job's name can begin with it.
 const sparePrefix = "_spare-"
 
-// maxSpares is how many folders of removed Jobs are kept for new ones.
-const maxSpares = 256
+// maxSpares is how many folders of removed Jobs are kept for new ones, and maxSpareSize the size in bytes that their
+// state files may have.
+const (
+	maxSpares    = 256
+	maxSpareSize = 64 << 10
+)
 
 // folders makes and removes the Jobs' folders below root, <namespace>/<job>.
 //
@@ -43,7 +48,7 @@ func (f *folders) create(namespace, job string, e *entry) (*journal, error) {
 	dir := filepath.Join(f.root, namespace, job)
 	err := f.fill(spare, isNew, buf.Bytes())
 	if err == nil {
-		err = os.Rename(spare, dir)
+		err = rename(spare, dir)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make the folder of a Job: %w", err), os.RemoveAll(spare))
@@ -70,13 +75,13 @@ func (f *folders) fill(dir string, isNew bool, state []byte) error {
 	return errors.Join(err, file.Close())
 }
 
-// remove deletes a Job's folder with all that is in it. An error tells that the Job is still there.
-func (f *folders) remove(namespace, dir string) error {
+// remove deletes the folder of a Job with all that is in it. An error tells that the Job is still there.
+func (f *folders) remove(namespace string, j *journal) error {
 	spare := f.newSpare(namespace)
-	if err := os.Rename(dir, spare); err != nil {
+	if err := rename(j.dir, spare); err != nil {
 		return err
 	}
-	if removeAllBut(spare, stateFile) != nil || !f.keep(namespace, spare) {
+	if j.size > maxSpareSize || removeAllBut(spare, stateFile) != nil || !f.keep(namespace, spare) {
 		_ = os.RemoveAll(spare) // what is left is removed at the next start
 	}
 	return nil
@@ -111,6 +116,18 @@ func (f *folders) keep(namespace, spare string) bool {
 	return true
 }
 
+// clear deletes the folders that were put by, with what removed Jobs have left in them.
+func (f *folders) clear() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, spares := range f.spares {
+		for _, spare := range spares {
+			_ = os.RemoveAll(spare) // what is left is removed at the next start
+		}
+	}
+	f.spares, f.kept = nil, 0
+}
+
 func (f *folders) newSpare(namespace string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -121,6 +138,14 @@ func (f *folders) newSpare(namespace string) string {
 func (f *folders) nextSpare(namespace string) string {
 	f.count++
 	return filepath.Join(f.root, namespace, sparePrefix+strconv.Itoa(f.count))
+}
+
+// rename moves a folder to a path where none with anything in it is. It saves os.Rename's look at the new path.
+func rename(from, to string) error {
+	if err := syscall.Rename(from, to); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
 }
 
 // removeAllBut deletes what is in a folder except one file.

@@ -299,7 +299,7 @@ func (r *record) leaves() bool {
 // remove takes the Job out of everybody's sight. Its folder is deleted, or moved aside while processes have to end.
 func (c *Controller) remove(r *record) error {
 	if !r.running() {
-		if err := c.folders.remove(r.key.Namespace, r.journal.dir); err != nil {
+		if err := c.folders.remove(r.key.Namespace, r.journal); err != nil {
 			return fmt.Errorf("remove the folder of a Job: %w", err)
 		}
 		r.removed = true
