@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -78,9 +77,9 @@ func (a *app) validate(f *validateFlags, paths []string) error {
 	set := manifest.Read(a.In, paths...)
 	check := local.Validate
 	if f.place.value == forCluster {
-		check = manifest.Validate
+		check = manifest.ValidateForCluster
 	}
-	problems := inOrder(set, check(set, all.Types()))
+	problems := check(set, all.Types())
 	v := verdict{
 		Errors: len(problems.Of(manifest.Error)), Warnings: len(problems.Of(manifest.Warning)), Problems: problems,
 	}
@@ -95,26 +94,6 @@ func (a *app) validate(f *validateFlags, paths []string) error {
 		return exitCode(exitUsage)
 	}
 	return nil
-}
-
-// inOrder sorts problems that were found by several checks as a reader goes through the files.
-func inOrder(set *manifest.Set, problems manifest.Problems) manifest.Problems {
-	order := map[string]int{}
-	note := func(file string) {
-		if _, found := order[file]; !found {
-			order[file] = len(order)
-		}
-	}
-	for _, document := range set.Documents {
-		note(document.File)
-	}
-	for _, p := range problems {
-		note(p.File)
-	}
-	slices.SortStableFunc(problems, func(a, b manifest.Problem) int {
-		return cmp.Or(cmp.Compare(order[a.File], order[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-	})
-	return problems
 }
 
 func (a *app) printVerdict(f *validateFlags, v verdict) error {

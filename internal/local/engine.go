@@ -148,7 +148,7 @@ func Validate(set *manifest.Set, types []trigger.Type) manifest.Problems {
 			problems = append(problems, document.Problem(manifest.Warning, notice.Path, nil, notice.Message))
 		}
 	}
-	return problems
+	return set.Sort(problems)
 }
 
 // serveRedisFor starts the Redis of this machine when the ScaledJob has a redis trigger for which no address is

@@ -18,11 +18,19 @@ import (
 // Validate checks what has been read as the API server and KEDA would on creation, with the trigger types that are
 // known, and returns the problems of reading and its own in the order of files and lines. References to objects that
 // are not in the set are warnings: they may exist elsewhere.
-func Validate(s *Set, types []trigger.Type) Problems {
+//
+// A container without an image is not a problem as long as it has a command, with which one machine can run it; see
+// ValidateForCluster.
+func Validate(s *Set, types []trigger.Type) Problems { return validate(s, types, false) }
+
+// ValidateForCluster checks as Validate does, and refuses what only one machine can run.
+func ValidateForCluster(s *Set, types []trigger.Type) Problems { return validate(s, types, true) }
+
+func validate(s *Set, types []trigger.Type, cluster bool) Problems {
 	problems := slices.Clone(s.Problems)
 	objects := newIndex(s)
 	for _, document := range s.Documents {
-		c := checker{doc: document, types: types, objects: objects}
+		c := checker{doc: document, types: types, objects: objects, cluster: cluster}
 		switch object := document.Object.(type) {
 		case *v1alpha1.ScaledJob:
 			c.meta(object)
@@ -44,14 +52,18 @@ func Validate(s *Set, types []trigger.Type) Problems {
 		problems = append(problems, c.problems...)
 	}
 	problems = append(problems, duplicates(s)...)
-	return problems.sorted(s.files)
+	return s.Sort(problems)
 }
+
+// Sort orders problems with this set as a reader goes through its files, and returns them.
+func (s *Set) Sort(problems Problems) Problems { return problems.sorted(s.files) }
 
 // checker collects the problems of one document.
 type checker struct {
 	doc      *Document
 	types    []trigger.Type
 	objects  index
+	cluster  bool // what only one machine can run is refused
 	problems Problems
 }
 

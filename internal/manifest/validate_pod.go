@@ -105,9 +105,9 @@ func (c *checker) image(path *field.Path, container *corev1.Container) {
 	switch {
 	case container.Image != strings.TrimSpace(container.Image):
 		c.fail(path, container.Image, "the image has spaces around it: remove them")
-	case container.Image == "" && len(container.Command) > 0:
-		c.warn(path, nil, "missing: without an image the container can run as a process on one machine, not on a cluster")
-	case container.Image == "":
+	case container.Image == "" && c.cluster:
+		c.fail(path, nil, "missing: a container on a cluster needs an image")
+	case container.Image == "" && len(container.Command) == 0:
 		c.fail(path, nil, "missing: give an image, or for one machine a command")
 	}
 }

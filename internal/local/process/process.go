@@ -170,8 +170,10 @@ func (p *Process) Wait() Exit {
 	return p.exit
 }
 
-// Terminate sends SIGTERM to the container's process group, and SIGKILL when it has not ended after grace; without
-// grace SIGKILL at once. It does not wait. Called again, it can only bring SIGKILL forward.
+// Terminate sends SIGTERM to the container's main process, as container runtimes do, and SIGKILL to its whole group when
+// it has not ended after grace; without grace SIGKILL at once. A main process that passes signals on would otherwise
+// give its children a second SIGTERM, which many programs take for "do not even tidy up". It does not wait. Called
+// again, it can only bring SIGKILL forward.
 func (p *Process) Terminate(grace time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -179,23 +181,23 @@ func (p *Process) Terminate(grace time.Duration) {
 		return
 	}
 	if grace <= 0 {
-		p.signalGroup(syscall.SIGKILL)
+		p.signal(-p.pid, syscall.SIGKILL)
 		return
 	}
 	killAt := time.Now().Add(grace)
 	if p.timer == nil {
 		p.killAt = killAt
 		p.timer = time.AfterFunc(grace, func() { p.Terminate(0) })
-		p.signalGroup(syscall.SIGTERM)
+		p.signal(p.pid, syscall.SIGTERM)
 	} else if killAt.Before(p.killAt) {
 		p.killAt = killAt
 		p.timer.Reset(grace)
 	}
 }
 
-// signalGroup signals the group. p.mu must be held and the main process not be reaped: only then is the number of the
-// group certain not to be somebody else's. An error says that nobody is there to be signalled.
-func (p *Process) signalGroup(signal syscall.Signal) { _ = syscall.Kill(-p.pid, signal) }
+// signal signals the main process, p.pid, or the group, -p.pid. p.mu must be held and the main process not be reaped:
+// only then is the number certain not to be somebody else's. An error says that nobody is there to be signalled.
+func (p *Process) signal(whom int, signal syscall.Signal) { _ = syscall.Kill(whom, signal) }
 
 // watch owns the process from its start to its end.
 func (p *Process) watch() {
@@ -216,7 +218,7 @@ func (p *Process) reap() syscall.WaitStatus {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
-	p.signalGroup(syscall.SIGKILL)
+	p.signal(-p.pid, syscall.SIGKILL)
 	p.reaped = true
 	return waitFor(p.pid)
 }
