@@ -58,6 +58,7 @@ type Config struct {
 	// EmbeddedRedis is the address (host:port) of the Redis that this process itself serves; empty when there is none.
 	// A redis trigger without any address uses it.
 	EmbeddedRedis string
-	// Log receives what is worth telling an operator: an outage once, and its end.
+	// Log receives what no error of Measure tells, and at debug level how a connection fares. Whoever measures tells of
+	// errors.
 	Log *slog.Logger
 }

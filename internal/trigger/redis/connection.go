@@ -79,14 +79,14 @@ func (c *connection) run(ctx context.Context) {
 	defer close(c.done)
 	var retry backoff
 	var outage bool
-	// fail lets measurements fail with the error, and tells watchers and the operator when that is news.
+	// fail lets measurements fail with the error, and tells watchers when that is news.
 	fail := func(err error) {
 		if c.replace(nil, err) {
 			c.notifyAll()
 		}
 		if !outage {
 			outage = true
-			c.log.WarnContext(ctx, "Redis is not usable, trying again until it is", "error", err)
+			c.log.DebugContext(ctx, "Redis is not usable, trying again until it is", "error", err)
 		}
 	}
 	for {
@@ -104,7 +104,7 @@ func (c *connection) run(ctx context.Context) {
 		}
 		if outage {
 			outage = false
-			c.log.InfoContext(ctx, "Redis is usable again", "address", opened.address)
+			c.log.DebugContext(ctx, "Redis is usable again", "address", opened.address)
 		}
 		opened.explainUntracked(ctx, c.log, c.settings.polled)
 		since := time.Now()

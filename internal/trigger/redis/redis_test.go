@@ -325,7 +325,9 @@ func (b *safeBuffer) String() string {
 	return b.buffer.String()
 }
 
-func logger(b *safeBuffer) *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
+func logger(b *safeBuffer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
 
 // shortTempDir returns a folder whose path is short enough for unix sockets.
 func shortTempDir(t testing.TB) string {
