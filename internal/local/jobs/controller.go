@@ -22,7 +22,7 @@ import (
 // only where a write must outlive a loss of power.
 const workers = 16
 
-// Config is what a Controller is made from. All fields but OnChange are required.
+// Config is what a Controller is made from. The functions may be nil.
 type Config struct {
 	// Dir is the folder for all state. It is made when it is missing, and belongs to one Controller at a time: the
 	// caller sees to that.
@@ -180,6 +180,9 @@ func (c *Controller) Drain(ctx context.Context) error {
 		c.stopAll()
 		<-ended
 	}
+	c.life.Lock() // waits for operations that have begun
+	c.closed = true
+	c.life.Unlock()
 	c.queue.close()
 	c.workers.Wait()
 	return c.shut()
@@ -205,11 +208,8 @@ func (c *Controller) stopAll() {
 	}
 }
 
-// shut writes what could not be written before, ends all timers, and refuses what would write later.
+// shut writes what could not be written before, and ends all timers.
 func (c *Controller) shut() error {
-	c.life.Lock() // waits for operations that have begun
-	c.closed = true
-	c.life.Unlock()
 	var errs []error
 	for _, r := range c.index.all() {
 		c.sync(r)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,9 +153,9 @@ func TestDeadlineStopsPods(t *testing.T) {
 func TestSuspendAndResume(t *testing.T) {
 	t.Parallel()
 	e := open(t, newScriptedRunner())
-	job := e.create(newJob("a", func(j *batchv1.Job) { j.Spec.ActiveDeadlineSeconds = ptr.To[int64](60) }))
+	e.create(newJob("a", func(j *batchv1.Job) { j.Spec.ActiveDeadlineSeconds = ptr.To[int64](60) }))
 	e.waitStarted(1)
-	job = e.waitRunning("a", 1).Job
+	job := e.waitRunning("a", 1).Job
 	suspend := func(on bool) {
 		t.Helper()
 		update := job.DeepCopy()
@@ -311,6 +312,11 @@ func TestTTL(t *testing.T) {
 	e.waitTimer()
 	e.clock.Step(time.Second)
 	eventually(t, "removed", func() bool { _, err := e.Get("default", "a"); return err != nil })
+	eventually(t, "OnRemove", func() bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return slices.Equal(e.removed, []string{"a"})
+	})
 }
 
 func TestDeleteOwned(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,10 +18,16 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/clock"
+
+	"github.com/offboard-dev/offboard/internal/local/pods"
 )
 
-// crashDirVar names the folder in which this test program, started again, creates Jobs until it is killed.
-const crashDirVar = "OFFBOARD_TEST_CRASH_DIR"
+// These name the folder in which this test program, started again, works until it is killed: one creates scripted Jobs
+// without end, the other runs a process.
+const (
+	crashDirVar = "OFFBOARD_TEST_CRASH_DIR"
+	sleepDirVar = "OFFBOARD_TEST_SLEEP_DIR"
+)
 
 // createUntilKilled creates, finishes and deletes Jobs, and prints each step that it was promised.
 func createUntilKilled(dir string) {
@@ -69,12 +76,76 @@ func createUntilKilled(dir string) {
 	select {}
 }
 
+// sleepUntilKilled runs a Job of two processes and prints the ids of both, the second by the Job itself.
+func sleepUntilKilled(dir string) {
+	c, err := Open(context.Background(), Config{Dir: dir, Clock: clock.RealClock{}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err)
+	}
+	runner, err := pods.New(pods.Config{
+		Command: func(context.Context, *corev1.Pod, *corev1.Container) (pods.Command, error) {
+			return pods.Command{
+				Args: []string{"/bin/sh", "-c", `sleep 60 & echo $! $$ >"$0.tmp"; mv "$0.tmp" "$0"; wait`, dir + "/pids"},
+				Dir:  "/", Env: os.Environ(),
+			}, nil
+		},
+		LogPath: c.LogPath, ReportPath: c.ReportPath, RecordStart: c.RecordStart,
+	})
+	if err != nil {
+		panic(err)
+	}
+	c.Start(runner)
+	if _, err := c.Create(context.Background(), newJob("a")); err != nil {
+		panic(err)
+	}
+	for {
+		j, err := c.Get("default", "a")
+		_, started := os.Stat(filepath.Join(dir, "pids"))
+		if err == nil && started == nil && j.Pods[0].Status.Phase == corev1.PodRunning {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Println("created a")
+	select {}
+}
+
+// TestKillWithProcesses kills a program whose Job has processes; the next one ends them before it starts others.
+func TestKillWithProcesses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	runAndKill(t, sleepDirVar, dir, 0)
+	data, err := os.ReadFile(filepath.Join(dir, "pids"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids [2]int
+	if _, err := fmt.Sscan(string(data), &pids[0], &pids[1]); err != nil {
+		t.Fatalf("%q: %v", data, err)
+	}
+	e := openReal(t, dir)
+	for _, pid := range pids {
+		// They were this program's grandchildren: whoever is their parent now reaps them.
+		eventually(t, fmt.Sprint("process ", pid, " has ended"), func() bool { return !runs(pid) })
+	}
+	j, err := e.Get("default", "a")
+	if err != nil || j.Pods[0].Status.Reason != reasonInterrupted {
+		t.Errorf("after the crash: %+v, %v", j.Pods, err)
+	}
+}
+
+// runs tells whether a process exists that is no zombie.
+func runs(pid int) bool {
+	state, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
+	return err == nil && !strings.HasPrefix(strings.TrimSpace(string(state)), "Z")
+}
+
 // TestKill kills a program that creates Jobs at a moment of chance and checks that all it said was true.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	for round := range 5 {
 		dir := t.TempDir()
-		said := runAndKill(t, dir, time.Duration(20+rand.IntN(150))*time.Millisecond)
+		said := runAndKill(t, crashDirVar, dir, time.Duration(20+rand.IntN(150))*time.Millisecond)
 		e := reopen(t, dir, newScriptedRunner(), time.Now())
 		if log := e.log.String(); log != "" {
 			t.Errorf("round %d: a kill must not break anything:\n%s", round, log)
@@ -101,10 +172,10 @@ func TestKill(t *testing.T) {
 }
 
 // runAndKill returns the last that was said of each Job.
-func runAndKill(t *testing.T, dir string, after time.Duration) map[string]string {
+func runAndKill(t *testing.T, variable, dir string, after time.Duration) map[string]string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), crashDirVar+"="+dir)
+	cmd.Env = append(os.Environ(), variable+"="+dir)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -18,26 +18,6 @@ const (
 	messageDeadlineExceeded     = "Job was active longer than specified deadline"
 )
 
-// podState is a Pod with what decisions need beyond the API object.
-type podState struct {
-	// pod is shared with readers: it is replaced, never modified.
-	pod *corev1.Pod
-	// finishedAt is when the Pod was seen to have ended; zero before.
-	finishedAt time.Time
-	// counted tells that the Job's counters account for the Pod already.
-	counted bool
-	// excluded tells that the Pod was stopped because the Job wants fewer (suspension, parallelism): it never counts.
-	excluded bool
-	// shell belongs to the part that carries decisions out; decide does not look at it.
-	shell podShell
-}
-
-func (p *podState) ended() bool { return hasEnded(p.pod) }
-
-func (p *podState) active() bool { return !p.ended() && p.pod.DeletionTimestamp == nil }
-
-func (p *podState) terminating() bool { return !p.ended() && p.pod.DeletionTimestamp != nil }
-
 // observed is what is known of a Job at one moment.
 type observed struct {
 	job   *batchv1.Job

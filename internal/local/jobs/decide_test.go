@@ -384,7 +384,7 @@ func drawEvent(t *rapid.T, r *record, requeue time.Duration, now time.Time) time
 		if rapid.Bool().Draw(t, "only restarts") {
 			status = runningStatus(rapid.Int32Range(0, 5).Draw(t, "restarts"))
 		}
-		r.setStatus(p, &status, now)
+		p.setStatus(&status, now)
 	}
 	return time.Duration(rapid.IntRange(0, 20).Draw(t, "seconds")) * time.Second
 }

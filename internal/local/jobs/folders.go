@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -25,9 +26,11 @@ const (
 // folders makes and removes the Jobs' folders below root, <namespace>/<job>.
 //
 // A folder gets its name when its state file is complete, and loses it before anything in it is deleted: each is one
-// rename, so that a crash leaves either a whole Job or none. Folders of removed Jobs are used again, together with their
-// state files, because file systems are slow to give out what was just deleted: ext4 looks through all inodes that were
-// freed in the last seconds for each new one, which makes a Job three times as expensive where thousands come and go.
+// rename, so that a crash leaves either a whole Job or none.
+//
+// Folders of removed Jobs are used again, together with their state files, because file systems are slow to give out
+// what was just deleted: for each new inode ext4 looks through all that were freed in the last seconds, which makes a
+// Job three times as expensive where thousands come and go.
 type folders struct {
 	root string
 
@@ -59,7 +62,11 @@ func (f *folders) create(namespace, job string, e *entry) (*journal, error) {
 // fill writes the state file of a folder that nobody looks at yet.
 func (f *folders) fill(dir string, isNew bool, state []byte) error {
 	if isNew {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		err := os.Mkdir(dir, 0o700)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = os.MkdirAll(dir, 0o700) // the first Job of its namespace
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -25,7 +25,7 @@ import (
 // reasonInterrupted is the reason of a Pod, its containers and its DisruptionTarget condition.
 const (
 	reasonInterrupted  = "Interrupted"
-	messageInterrupted = "offboard ended without warning while the Pod ran; what was left of it was ended at the next start"
+	messageInterrupted = "offboard ended without warning while the Pod ran; the next start ended what was left of it"
 )
 
 // load reads all Jobs, makes them visible, and queues those that are not finished.
@@ -65,7 +65,7 @@ func (c *Controller) load(ctx context.Context) error {
 func (c *Controller) interrupt(r *record, now time.Time) {
 	for _, p := range r.pods {
 		if !p.ended() {
-			r.fail(p, reasonInterrupted, messageInterrupted, now, corev1.PodCondition{
+			p.fail(reasonInterrupted, messageInterrupted, now, corev1.PodCondition{
 				Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now),
 				Reason: reasonInterrupted, Message: messageInterrupted,
 			})

@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDirVar); dir != "" {
 		createUntilKilled(dir)
 	}
+	if dir := os.Getenv(sleepDirVar); dir != "" {
+		sleepUntilKilled(dir)
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -141,6 +144,7 @@ type env struct {
 
 	mu      sync.Mutex
 	changes map[types.NamespacedName]int
+	removed []string
 	killed  []string
 }
 
@@ -162,6 +166,11 @@ func reopen(t *testing.T, dir string, runner *scriptedRunner, now time.Time) *en
 		OnChange: func(key types.NamespacedName) {
 			e.mu.Lock()
 			e.changes[key]++
+			e.mu.Unlock()
+		},
+		OnRemove: func(job *batchv1.Job) {
+			e.mu.Lock()
+			e.removed = append(e.removed, job.Name)
 			e.mu.Unlock()
 		},
 		KillLeftovers: func(_ context.Context, labels []string, _ []process.Recorded) error {

@@ -16,8 +16,8 @@ import (
 const nameAttempts = 8
 
 // Create stores the Job and starts to work on it. generateName is honoured. It returns the Job as stored, which is
-// shared. Errors are API errors: Invalid, AlreadyExists, ServiceUnavailable after Drain; and those of the disk, in which
-// case there is no Job.
+// shared. Errors are API errors (Invalid, AlreadyExists, ServiceUnavailable after Drain) and those of the disk; there is
+// no Job then.
 func (c *Controller) Create(ctx context.Context, in *batchv1.Job) (*batchv1.Job, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -78,8 +78,9 @@ func (c *Controller) reserveName(r *record, job *batchv1.Job) error {
 }
 
 // Delete ends a Job's Pods and removes it: at once with background propagation, which is the default, and when its Pods
-// have ended with foreground propagation. A Job with finalizers stays, with a deletion timestamp and without Pods, until
-// Update removes them. A Job that is gone already is no error, neither is one of another UID, unless uid is empty.
+// have ended with foreground propagation. A Job with finalizers stays, with a deletion timestamp and without active
+// Pods, until Update removes them. No error is a Job that is gone already, also if there is now one of that name with
+// another UID; an empty uid means any.
 func (c *Controller) Delete(
 	ctx context.Context, namespace, name string, uid types.UID, propagation metav1.DeletionPropagation,
 ) error {
@@ -131,8 +132,8 @@ func (c *Controller) settleOperation(r *record) error {
 
 // Update changes a Job's labels, annotations, finalizers and the fields of its spec that Kubernetes lets change; its
 // status is left alone. A resource version that is set must be the newest. Removing the last finalizer of a deleted Job
-// removes it. Errors are API errors: NotFound, Conflict, Invalid, ServiceUnavailable; and those of the disk, after which
-// the Job is unchanged for readers.
+// removes it. Errors are API errors (NotFound, Conflict, Invalid, ServiceUnavailable after Drain) and those of the disk;
+// the Job is unchanged then.
 func (c *Controller) Update(ctx context.Context, in *batchv1.Job) (*batchv1.Job, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

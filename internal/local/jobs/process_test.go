@@ -160,3 +160,18 @@ func TestConcurrentUse(t *testing.T) {
 		t.Errorf("%d Jobs are left", len(left))
 	}
 }
+
+// TestStartTimeIsMonotonic checks that what deadlines count from does not follow the wall clock.
+func TestStartTimeIsMonotonic(t *testing.T) {
+	t.Parallel()
+	e := openReal(t, t.TempDir())
+	e.create(newJob("a"))
+	j := e.waitCondition("a", batchv1.JobComplete)
+	for what, at := range map[string]time.Time{
+		"startTime": j.Status.StartTime.Time, "finish": Finished(j.Job).LastTransitionTime.Time,
+	} {
+		if !strings.Contains(at.String(), " m=") {
+			t.Errorf("%s %v has no monotonic reading", what, at)
+		}
+	}
+}

@@ -8,10 +8,8 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
-	"k8s.io/utils/ptr"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
 	"github.com/offboard-dev/offboard/internal/local/process"
@@ -20,19 +18,6 @@ import (
 
 // keptPods is how many ended Pods of one Job are kept, with their logs. The Job's counters hold all.
 const keptPods = 100
-
-// podShell is what carrying out decisions needs to know of a Pod.
-type podShell struct {
-	// started tells that the Pod runner has the Pod.
-	started bool
-	// stopping tells that the Pod runner has been asked to stop it.
-	stopping bool
-	// processes are the last that were started, by container.
-	processes map[string]process.Recorded
-	// changed tells that readers see an older state, unsaved that the disk must have the new one before they do: a
-	// running Pod's state is worth nothing after a crash, its processes and its outcome are.
-	changed, unsaved bool
-}
 
 // record is one Job with everything that belongs to it. What is done for one Job is done one after the other, under mu;
 // readers see the view only.
@@ -105,7 +90,7 @@ func (i *inbox) take() []news {
 	return taken
 }
 
-// scaledJob returns the ScaledJob that the Job's label names.
+// scaledJobOf returns the ScaledJob that the Job's label names.
 func scaledJobOf(job *batchv1.Job) (types.NamespacedName, bool) {
 	name := job.Labels[v1alpha1.LabelScaledJob]
 	return types.NamespacedName{Namespace: job.Namespace, Name: name}, name != ""
@@ -118,51 +103,6 @@ func (r *record) find(uid types.UID) *podState {
 		}
 	}
 	return nil
-}
-
-// setStatus gives the Pod a new status; the status is the record's from then on.
-func (r *record) setStatus(p *podState, status *corev1.PodStatus, now time.Time) {
-	pod := *p.pod
-	pod.Status = *status
-	p.shell.changed = true
-	p.shell.unsaved = p.shell.unsaved || status.Phase != p.pod.Status.Phase
-	p.pod = &pod
-	if p.ended() {
-		p.finishedAt = now
-		p.shell.processes = nil
-	}
-}
-
-// fail ends a Pod that has no processes, with more conditions.
-func (r *record) fail(p *podState, reason, message string, now time.Time, conditions ...corev1.PodCondition) {
-	status := p.pod.Status.DeepCopy()
-	status.Phase, status.Reason, status.Message = corev1.PodFailed, reason, message
-	for _, statuses := range [][]corev1.ContainerStatus{status.InitContainerStatuses, status.ContainerStatuses} {
-		for i := range statuses {
-			endContainer(&statuses[i], reason, message, now)
-		}
-	}
-	for i := range status.Conditions {
-		if c := &status.Conditions[i]; c.Type == corev1.PodReady || c.Type == corev1.ContainersReady {
-			c.Status, c.Reason, c.LastTransitionTime = corev1.ConditionFalse, "PodFailed", metav1.NewTime(now)
-		}
-	}
-	status.Conditions = append(status.Conditions, conditions...)
-	r.setStatus(p, status, now)
-}
-
-// exitCodeKilled is the exit code of a process that SIGKILL ended.
-const exitCodeKilled = 137
-
-func endContainer(s *corev1.ContainerStatus, reason, message string, now time.Time) {
-	if s.State.Running == nil {
-		return
-	}
-	s.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
-		ExitCode: exitCodeKilled, Reason: reason, Message: message,
-		StartedAt: s.State.Running.StartedAt, FinishedAt: metav1.NewTime(now), ContainerID: s.ContainerID,
-	}}
-	s.Ready, s.Started = false, ptr.To(false)
 }
 
 // apply carries out what a decision says about the state; processes are for later, when the state is on disk.
@@ -178,7 +118,7 @@ func (r *record) apply(d *decision, now time.Time) {
 	}
 	r.unsavedStatus = r.unsavedStatus || d.statusChanged || len(d.count) > 0
 	for _, p := range d.stop {
-		r.markStopped(p, now)
+		p.markStopped(now)
 		p.excluded = d.exclude
 	}
 	for range d.create {
@@ -188,19 +128,6 @@ func (r *record) apply(d *decision, now time.Time) {
 		})
 	}
 	r.dropOldPods()
-}
-
-// markStopped notes that the Pod is to end.
-func (r *record) markStopped(p *podState, now time.Time) {
-	pod := *p.pod
-	grace := gracePeriod(&pod)
-	pod.DeletionTimestamp = ptr.To(metav1.NewTime(now.Add(grace)))
-	pod.DeletionGracePeriodSeconds = ptr.To(int64(grace / time.Second))
-	p.pod = &pod
-	p.shell.unsaved = true
-	if !p.shell.started {
-		r.fail(p, "Stopped", "The Pod was stopped before its processes were started", now)
-	}
 }
 
 func (r *record) freePodName() string {
@@ -239,9 +166,6 @@ func (r *record) dropOldPods() {
 	}
 	r.pods = kept
 }
-
-// settled tells that nothing depends on the Pod any more.
-func (p *podState) settled() bool { return p.ended() && (p.counted || p.excluded) }
 
 // dropUnstarted forgets Pods that no process was started for, because none will be.
 func (r *record) dropUnstarted() {
@@ -311,14 +235,6 @@ func withoutStatus(job *batchv1.Job) *batchv1.Job {
 	return &bare
 }
 
-func (p *podState) entry() podEntry {
-	return podEntry{
-		UID: p.pod.UID, Name: p.pod.Name, Created: p.pod.CreationTimestamp, Deleted: p.pod.DeletionTimestamp,
-		Status: &p.pod.Status, FinishedAt: p.finishedAt, Counted: p.counted, Excluded: p.excluded,
-		Processes: p.shell.processes,
-	}
-}
-
 // publish shows the state to readers.
 func (r *record) publish(revision string) {
 	job := *r.job
@@ -341,8 +257,3 @@ func (r *record) publish(revision string) {
 
 // isPodFile tells whether the file in a Job's folder belongs to the Pod.
 func isPodFile(file, pod string) bool { return strings.HasPrefix(file, pod+".") }
-
-// hasEnded tells whether the Pod has ended.
-func hasEnded(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-}

@@ -42,7 +42,6 @@ func (c *Controller) sync(r *record) {
 	if forgotten && c.cfg.OnRemove != nil {
 		c.cfg.OnRemove(job)
 	}
-
 	if announce && labelled && c.cfg.OnChange != nil {
 		c.cfg.OnChange(scaledJob)
 	}
@@ -89,7 +88,7 @@ func (c *Controller) receive(r *record, now time.Time) (ended int) {
 			p.shell.processes, p.shell.unsaved = processes, true
 			continue
 		}
-		r.setStatus(p, n.status, now)
+		p.setStatus(n.status, now)
 		if p.ended() {
 			c.running.Delete(n.uid)
 			ended++
