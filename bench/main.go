@@ -21,15 +21,7 @@ func main() {
 	flag.IntVar(&o.items, "items", 2000, "items for the throughput")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of the throughput, of which the median ratio counts")
 	flag.DurationVar(&o.idle, "idle", 20*time.Second, "time to be idle")
-	take := flag.Bool("take", false, "be the runner that takes one item and says when it was started (used by the benchmark itself)")
 	flag.Parse()
-	if *take {
-		if err := takeOne(time.Now()); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
-		}
-		return
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := o.run(ctx); err != nil {

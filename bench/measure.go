@@ -17,11 +17,11 @@ const results = "started"
 // latency pushes one item at a time on an idle machine and takes the time from the push to the first line of the
 // process that works on it.
 func (o options) latency(ctx context.Context, dir string, redis *server) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
+	take := filepath.Join(dir, "take")
+	if output, err := exec.CommandContext(ctx, "go", "build", "-o", take, "./bench/take").CombinedOutput(); err != nil {
+		return fmt.Errorf("build the runner: %w\n%s", err, output)
 	}
-	up, err := o.up(ctx, dir, redis, []string{self, "-take"})
+	up, err := o.up(ctx, dir, redis, []string{take})
 	if err != nil {
 		return err
 	}

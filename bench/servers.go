@@ -96,7 +96,8 @@ spec:
         containers:
           - name: main
             command: %s
-            env: [{name: REDIS_HOST, value: 127.0.0.1}, {name: REDIS_PORT, value: "%s"}, {name: REDIS_LIST, value: %s}]
+            env: [{name: REDIS_HOST, value: 127.0.0.1}, {name: REDIS_PORT, value: "%s"}, {name: REDIS_LIST, value: %s},
+                  {name: RESULTS, value: %s}]
   maxReplicaCount: 25
   successfulJobsHistoryLimit: 5
   scalingStrategy: {strategy: accurate}
@@ -112,7 +113,7 @@ func (o options) up(ctx context.Context, dir string, redis *server, command []st
 		return nil, err
 	}
 	file, data := filepath.Join(dir, "bench.yaml"), filepath.Join(dir, "data")
-	content := fmt.Sprintf(manifest, words, redis.port, list, redis.port, list)
+	content := fmt.Sprintf(manifest, words, redis.port, list, results, redis.port, list)
 	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 		return nil, err
 	}
@@ -207,30 +208,4 @@ func eventually(ctx context.Context, what string, ask func() error) error {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-}
-
-// takeOne is the runner whose start is measured: it takes the item, which is the time of its push, and says how long
-// ago that was when this process began.
-func takeOne(started time.Time) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	opened, err := rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{net.JoinHostPort(os.Getenv("REDIS_HOST"), os.Getenv("REDIS_PORT"))}, DisableCache: true,
-	})
-	if err != nil {
-		return err
-	}
-	defer opened.Close()
-	item, err := opened.Do(ctx, opened.B().Lpop().Key(os.Getenv("REDIS_LIST")).Build()).ToString()
-	if rueidis.IsRedisNil(err) {
-		return errors.New("a Job for no item")
-	}
-	if err != nil {
-		return err
-	}
-	pushed, err := strconv.ParseInt(item, 10, 64)
-	if err != nil {
-		return err
-	}
-	return client{opened}.rpush(ctx, results, strconv.FormatInt(started.UnixNano()-pushed, 10))
 }
