@@ -133,8 +133,7 @@ func TestDeadlineStopsPods(t *testing.T) {
 	}))
 	pod := e.waitStarted(1)[0]
 	e.waitRunning("a", 1)
-	e.waitTimer()
-	e.clock.Step(time.Minute)
+	e.stepUntil(time.Minute, "the Pod is stopped", func() bool { _, ok := runner.stopOf(pod.UID); return ok })
 	target := e.waitCondition("a", batchv1.JobFailureTarget)
 	if hasCondition(target, batchv1.JobFailed) || ptr.Deref(target.Status.Terminating, 0) != 1 {
 		t.Errorf("the Job has failed before its Pod has ended: %+v", target.Status)

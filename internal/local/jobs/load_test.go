@@ -86,8 +86,7 @@ func TestInterruptedPodsFailAndAreRetried(t *testing.T) {
 	if strict.Status.Failed != 1 {
 		t.Errorf("status = %+v", strict.Status)
 	}
-	again.waitTimer()
-	again.clock.Step(10 * time.Second)
+	again.stepUntil(10*time.Second, "the retries", func() bool { return len(runner.startedPods()) == 2 })
 	for _, p := range again.waitStarted(2) {
 		runner.end(p.UID, 0)
 	}
@@ -225,15 +224,16 @@ func TestUnwritableState(t *testing.T) {
 	eventually(t, "the failure is logged", func() bool { return strings.Contains(e.log.String(), "cannot be written") })
 	e.waitTimer()
 	e.clock.Step(longestSaveRetry)
-	e.waitTimer()
 	if j, err := e.Get("default", "a"); err != nil || Finished(j.Job) != nil || j.Annotations["k"] != "" {
 		t.Errorf("shown before it is on disk: %+v, %v", j, err)
 	}
 	if err := os.Rename(dir+"_away", dir); err != nil {
 		t.Fatal(err)
 	}
-	e.clock.Step(longestSaveRetry)
-	e.waitCondition("a", batchv1.JobComplete)
+	e.stepUntil(longestSaveRetry, "the outcome is shown", func() bool {
+		j, err := e.Get("default", "a")
+		return err == nil && Finished(j.Job) != nil
+	})
 	if strings.Count(e.log.String(), "cannot be written") != 1 {
 		t.Errorf("log = %s", e.log)
 	}

@@ -266,6 +266,15 @@ func (e *env) waitTimer() {
 	eventually(e.t, "a timer", e.clock.HasWaiters)
 }
 
+// stepUntil lets time pass in steps until something has happened.
+func (e *env) stepUntil(step time.Duration, what string, ok func() bool) {
+	e.t.Helper()
+	eventually(e.t, what, func() bool {
+		e.clock.Step(step)
+		return ok()
+	})
+}
+
 func (e *env) waitCondition(name string, kind batchv1.JobConditionType) scaledjob.Job {
 	e.t.Helper()
 	return e.wait(name, string(kind), func(j scaledjob.Job) bool { return hasCondition(j, kind) })

@@ -16,8 +16,8 @@ import (
 const nameAttempts = 8
 
 // Create stores the Job and starts to work on it. generateName is honoured. It returns the Job as stored, which is
-// shared. Errors are API errors (Invalid, AlreadyExists, ServiceUnavailable after Drain) and those of the disk; there is
-// no Job then.
+// shared. Errors are API errors (Invalid, AlreadyExists, ServiceUnavailable after Drain) and those of the disk; then
+// there is no Job.
 func (c *Controller) Create(ctx context.Context, in *batchv1.Job) (*batchv1.Job, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -132,8 +132,8 @@ func (c *Controller) settleOperation(r *record) error {
 
 // Update changes a Job's labels, annotations, finalizers and the fields of its spec that Kubernetes lets change; its
 // status is left alone. A resource version that is set must be the newest. Removing the last finalizer of a deleted Job
-// removes it. Errors are API errors (NotFound, Conflict, Invalid, ServiceUnavailable after Drain) and those of the disk;
-// the Job is unchanged then.
+// removes it. Errors are API errors (NotFound, Conflict, Invalid, ServiceUnavailable after Drain) and those of the
+// disk; then the Job is unchanged.
 func (c *Controller) Update(ctx context.Context, in *batchv1.Job) (*batchv1.Job, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
