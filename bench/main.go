@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -69,8 +70,8 @@ func row(what, measured, limit string) { fmt.Printf("%-58s %12s %12s\n", what, m
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond)) }
 
-// quantile returns the q-quantile of the durations, which it sorts.
-func quantile(of []time.Duration, q float64) time.Duration {
+// quantile returns the q-quantile of the values, which it sorts.
+func quantile[T cmp.Ordered](of []T, q float64) T {
 	slices.Sort(of)
 	return of[min(len(of)-1, int(q*float64(len(of))))]
 }

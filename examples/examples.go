@@ -1,4 +1,5 @@
-// Package examples holds the examples of the documentation, so that `offboard demo` runs the same files that a reader sees.
+// Package examples holds the examples of the documentation, so that `offboard demo` runs the same files that a reader
+// sees.
 package examples
 
 import "embed"

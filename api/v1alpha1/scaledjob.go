@@ -255,7 +255,8 @@ func (s *ScaledJob) PausedByAnnotation() bool {
 }
 
 // ReplacesRunningJobs tells whether a change of the ScaledJob deletes the Jobs of older generations. The deprecated
-// rolloutStrategy wins over rollout.strategy, as in KEDA; unlike there, nothing is deleted unless immediate is asked for.
+// rolloutStrategy wins over rollout.strategy, as in KEDA; unlike there, nothing is deleted unless immediate is asked
+// for.
 func (s *ScaledJob) ReplacesRunningJobs() bool {
 	if s.Spec.RolloutStrategy != "" {
 		return s.Spec.RolloutStrategy == RolloutImmediate

@@ -139,7 +139,8 @@ func (d *demo) wait(ctx context.Context) (control.ScaledJobInfo, error) {
 		}
 		d.out.set(summary(infos))
 		info := infos[0]
-		if info.Succeeded+info.Failed >= demoItems && info.Running+info.Pending == 0 && info.Queue != nil && *info.Queue == 0 {
+		empty := info.Queue != nil && *info.Queue == 0
+		if empty && info.Succeeded+info.Failed >= demoItems && info.Running+info.Pending == 0 {
 			return info, nil
 		}
 		select {

@@ -34,7 +34,8 @@ func (a *app) upCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up -f PATH...",
 		Short: "Run the Jobs of ScaledJobs on this machine until stopped",
-		Long: `Read the manifests, watch their queues, and run a Job for each item on this machine, as processes, until stopped.
+		Long: `Read the manifests, watch their queues, and run a Job for each item on this machine, as processes, until
+stopped.
 
 A PATH is a file or a folder, of which every .yaml, .yml and .json file is read. The files are watched: a change is
 in force at once, and one with errors leaves the last good manifest in force. A container needs a command; it works in
@@ -63,7 +64,8 @@ Jobs that did not end are taken up again by the next "offboard up" with that dat
 	}
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "manifest file or folder; may be given several times")
 	cmd.Flags().DurationVar(&options.Grace, "grace", defaultGrace, "how long Jobs may go on after Ctrl-C")
-	cmd.Flags().BoolVar(&options.MemoryRedis, "memory-redis", false, "serve the queue from memory even if redis-server is installed")
+	cmd.Flags().BoolVar(&options.MemoryRedis, "memory-redis", false,
+		"serve the queue from memory even if redis-server is installed")
 	return cmd
 }
 
@@ -128,7 +130,7 @@ func (a *app) liveLogger(status *statusLine) *slog.Logger {
 	if a.verbose {
 		a.log.Set(slog.LevelDebug)
 	}
-	return slog.New(tint.NewHandler(status, &tint.Options{
+	return slog.New(tint.NewTextHandler(status, &tint.Options{
 		Level: a.log, TimeFormat: time.TimeOnly, NoColor: !a.colours(a.Err),
 	}))
 }

@@ -220,8 +220,8 @@ func (e *Engine) count(job *batchv1.Job) {
 	}
 }
 
-// Run works until ctx ends. Then no more Jobs are started; those that run may end for as long as Options.Grace and until
-// hurry ends, and are then stopped. It returns when nothing of the Engine runs any more.
+// Run works until ctx ends. Then no more Jobs are started; those that run may end for as long as Options.Grace and
+// until hurry ends, and are then stopped. It returns when nothing of the Engine runs any more.
 func (e *Engine) Run(ctx, hurry context.Context) error {
 	serving, stopServing := context.WithCancel(context.Background())
 	defer stopServing()

@@ -2,7 +2,6 @@ package scaledjob
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -55,7 +54,7 @@ func (c *Controller) create(
 		return nil
 	}
 	report.createFailed(failures[0], len(failures))
-	return fmt.Errorf("create Jobs of %s: %w", r.key, errors.Join(failures[0]))
+	return fmt.Errorf("create Jobs of %s: %w", r.key, failures[0])
 }
 
 // rollOut deletes the unfinished Jobs of older generations when the ScaledJob asks for that.
@@ -80,8 +79,9 @@ func (c *Controller) rollOut(ctx context.Context, sj *v1alpha1.ScaledJob, jobs [
 	report.event(normal, reasonRolloutStarted, fmt.Sprintf("Deleting %d Jobs of an older version", len(old)))
 	for _, job := range old {
 		if err := c.Jobs.Delete(ctx, job.Namespace, job.Name, job.UID, propagation); err != nil {
-			report.event(warning, reasonRolloutFailed, fmt.Sprintf("Job %s of an older version is not deleted: %v", job.Name, err))
-			return fmt.Errorf("delete Job %s/%s of an older version: %w", job.Namespace, job.Name, err)
+			err = fmt.Errorf("delete Job %s/%s of an older version: %w", job.Namespace, job.Name, err)
+			report.event(warning, reasonRolloutFailed, sentence(err.Error()))
+			return err
 		}
 	}
 	report.event(normal, reasonRolloutCompleted, fmt.Sprintf("Deleted %d Jobs of an older version", len(old)))

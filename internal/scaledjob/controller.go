@@ -104,7 +104,8 @@ func New(config Config) *Controller {
 	}
 }
 
-// Changed asks for a reconcile of the ScaledJob: its manifest, its Jobs or its measurements have changed. It never blocks.
+// Changed asks for a reconcile of the ScaledJob: its manifest, its Jobs or its measurements have changed. It never
+// blocks.
 func (c *Controller) Changed(key types.NamespacedName) { c.queue.Add(key) }
 
 // Refresh asks for a reconcile that builds the ScaledJob's triggers anew: a Secret, a ConfigMap or a

@@ -17,6 +17,9 @@ import (
 const (
 	normal  = corev1.EventTypeNormal
 	warning = corev1.EventTypeWarning
+
+	messageActive   = "Scaling is performed because triggers are active"
+	messageInactive = "Scaling is not performed because triggers are not active"
 )
 
 // report collects what one reconcile has to say, so that status is written once and only when it changed.
@@ -39,13 +42,13 @@ func (p *report) set(t v1alpha1.ConditionType, status metav1.ConditionStatus, re
 	p.status.Conditions.Set(v1alpha1.Condition{Type: t, Status: status, Reason: reason, Message: message})
 }
 
-// was tells whether the condition had that status when the reconcile began.
-func (p *report) was(t v1alpha1.ConditionType, status metav1.ConditionStatus) bool {
-	return p.before.Status.Conditions.Get(t).Status == status
+// was tells whether the condition was true when the reconcile began.
+func (p *report) was(t v1alpha1.ConditionType) bool {
+	return p.before.Status.Conditions.Get(t).Status == metav1.ConditionTrue
 }
 
 func (p *report) jobsUnknown(err error) {
-	p.set(v1alpha1.ConditionReady, metav1.ConditionFalse, reasonJobsUnknown, fmt.Sprintf("The Jobs cannot be listed: %v", err))
+	p.set(v1alpha1.ConditionReady, metav1.ConditionFalse, reasonJobsUnknown, "The Jobs cannot be listed: "+err.Error())
 	p.c.fails(p.before, p.r, "Jobs", err)
 }
 
@@ -59,7 +62,7 @@ func (p *report) checkFailed(err error) {
 }
 
 func (p *report) paused(paused bool) {
-	was := p.was(v1alpha1.ConditionPaused, metav1.ConditionTrue)
+	was := p.was(v1alpha1.ConditionPaused)
 	switch {
 	case paused && !was:
 		p.event(normal, reasonPaused, "ScaledJob is paused")
@@ -79,33 +82,36 @@ func (p *report) measured(m measured) {
 	delete(p.r.failing, "check")
 	delete(p.r.failing, "Jobs")
 	active := m.active()
+	ready := v1alpha1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: reasonReady,
+		Message: "ScaledJob is defined correctly and is ready for scaling"}
 	switch {
 	case len(m.errors) == 0:
-		if !p.was(v1alpha1.ConditionReady, metav1.ConditionTrue) {
+		if !p.was(v1alpha1.ConditionReady) {
 			p.event(normal, reasonReady, "ScaledJob is ready for scaling")
 		}
-		p.set(v1alpha1.ConditionReady, metav1.ConditionTrue, reasonReady, "ScaledJob is defined correctly and is ready for scaling")
 	case len(m.readings) > 0:
-		p.set(v1alpha1.ConditionReady, metav1.ConditionUnknown, reasonPartialError, "Some triggers do not work: "+join(m.errors))
+		ready.Status, ready.Reason = metav1.ConditionUnknown, reasonPartialError
+		ready.Message = "Some triggers do not work: " + join(m.errors)
 	default:
-		p.set(v1alpha1.ConditionReady, metav1.ConditionFalse, reasonTriggerError, "The triggers do not work: "+join(m.errors))
+		ready.Status, ready.Reason = metav1.ConditionFalse, reasonTriggerError
+		ready.Message = "The triggers do not work: " + join(m.errors)
 	}
-	wasActive := p.was(v1alpha1.ConditionActive, metav1.ConditionTrue)
+	p.status.Conditions.Set(ready)
+	wasActive := p.was(v1alpha1.ConditionActive)
 	switch {
 	case active:
 		if !wasActive {
-			p.event(normal, reasonActive, "Scaling is performed because triggers are active")
+			p.event(normal, reasonActive, messageActive)
 		}
-		p.set(v1alpha1.ConditionActive, metav1.ConditionTrue, reasonScalerActive, "Scaling is performed because triggers are active")
+		p.set(v1alpha1.ConditionActive, metav1.ConditionTrue, reasonScalerActive, messageActive)
 		p.active(time.Now())
 	case len(m.readings) == 0 && len(m.errors) > 0:
 		p.set(v1alpha1.ConditionActive, metav1.ConditionUnknown, reasonUnknownState, "No trigger could be measured")
 	default:
 		if wasActive {
-			p.event(normal, reasonInactive, "Scaling is not performed because triggers are not active")
+			p.event(normal, reasonInactive, messageInactive)
 		}
-		p.set(v1alpha1.ConditionActive, metav1.ConditionFalse, reasonScalerNotActive,
-			"Scaling is not performed because triggers are not active")
+		p.set(v1alpha1.ConditionActive, metav1.ConditionFalse, reasonScalerNotActive, messageInactive)
 	}
 	p.triggers(m)
 }
@@ -113,7 +119,7 @@ func (p *report) measured(m measured) {
 // active notes the time. It alone is no reason to write more often than the polling interval, as KEDA would.
 func (p *report) active(now time.Time) {
 	last := p.status.LastActiveTime
-	if last == nil || now.Sub(last.Time) >= p.before.Polling() || !p.was(v1alpha1.ConditionActive, metav1.ConditionTrue) {
+	if last == nil || now.Sub(last.Time) >= p.before.Polling() || !p.was(v1alpha1.ConditionActive) {
 		p.status.LastActiveTime = &metav1.Time{Time: now.Truncate(time.Second)}
 	}
 }

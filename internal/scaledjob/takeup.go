@@ -42,7 +42,8 @@ type debt struct {
 // newTakeup returns an estimate that knows nothing.
 func newTakeup() *takeup { return &takeup{known: map[types.UID]bool{}} }
 
-// created records that a Job was started for an amount of work; 0 when it was started for none, as minReplicaCount asks.
+// created records that a Job was started for an amount of work: 0 when it was started for none, as minReplicaCount
+// asks.
 func (t *takeup) created(job types.UID, work float64) {
 	t.known[job] = true
 	if work > 0 {

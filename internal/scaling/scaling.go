@@ -116,7 +116,8 @@ func (r Rule) span() int64 {
 func Decide(rule Rule, state State) Decision {
 	decision := formula(rule, state)
 	if room := max(0, rule.limit()-state.Running); decision.Create > room {
-		decision = Decision{room, fmt.Sprintf("%s; maxReplicaCount %d leaves room for %d", decision.Reason, rule.limit(), room)}
+		decision.Create = room
+		decision.Reason += fmt.Sprintf("; maxReplicaCount %d leaves room for %d", rule.limit(), room)
 	}
 	return decision
 }
@@ -174,8 +175,8 @@ func strategy(rule Rule, state State, work work) (int64, string) {
 			break
 		}
 		create = work.scale - running
-		reason = fmt.Sprintf("custom without customScalingRunningJobPercentage is default: %d for the work waiting - %d unfinished",
-			work.scale, running)
+		reason = fmt.Sprintf("custom without a customScalingRunningJobPercentage is default: "+
+			"%d for the work waiting - %d unfinished", work.scale, running)
 	default:
 		create = work.scale - running
 		reason = fmt.Sprintf("default: %d for the work waiting - %d unfinished", work.scale, running)

@@ -147,8 +147,11 @@ func (m *machine) wait(limit time.Duration) int {
 	m.t.Helper()
 	up := m.up
 	m.up = nil
-	ended := make(chan error, 1)
-	go func() { ended <- up.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = up.Wait() // ProcessState tells how it ended
+	}()
 	select {
 	case <-ended:
 	case <-time.After(limit):
