@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/offboard-dev/offboard/internal/spelling"
 )
 
 // printable makes text from elsewhere fit for a terminal and one line: whatever does not print is escaped, so that an
@@ -73,7 +75,7 @@ func similar(name string, names []string) []string {
 	}
 	var candidates []candidate
 	for _, other := range names {
-		d := distance(name, other)
+		d := spelling.Distance(name, other)
 		if strings.HasPrefix(other, name) {
 			d = 0
 		} else if strings.Contains(other, name) {
@@ -89,27 +91,6 @@ func similar(name string, names []string) []string {
 		found = append(found, c.name)
 	}
 	return found
-}
-
-// distance is the Levenshtein distance of two names in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // didYouMean returns a question to append to an error, empty when nothing is similar.

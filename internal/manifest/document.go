@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
+	"github.com/offboard-dev/offboard/internal/spelling"
 )
 
 // Document is one object of a manifest.
@@ -287,8 +288,7 @@ func (t *tree) checkSpelling(n *yaml.Node, d *Document) {
 		return
 	}
 	for _, kind := range kinds {
-		if strings.EqualFold(d.Kind, kind) || d.APIVersion != "v1" && len(d.Kind) <= 64 &&
-			editDistance(d.Kind, kind) <= 3 {
+		if strings.EqualFold(d.Kind, kind) || d.APIVersion != "v1" && spelling.Distance(d.Kind, kind) <= 3 {
 			t.problem(n, "kind", "unknown kind %q in %s: did you mean %q?", d.Kind, d.APIVersion, kind)
 			return
 		}

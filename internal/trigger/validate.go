@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/offboard-dev/offboard/internal/spelling"
 )
 
 // Validate checks the metadata of a trigger as a manifest holds it, before any Job runs: what an environment variable
@@ -86,7 +88,7 @@ func (t Type) unknownKeys(metadata map[string]string) []ParamError {
 		message := elsewhere[key]
 		if message == "" {
 			message = "is not a parameter of trigger type " + t.Name
-			if near := nearest(key, slices.Sorted(maps.Keys(known))); near != "" {
+			if near := spelling.Nearest(key, slices.Sorted(maps.Keys(known))); near != "" {
 				message += "; did you mean " + near + "?"
 			}
 		}
@@ -94,40 +96,4 @@ func (t Type) unknownKeys(metadata map[string]string) []ParamError {
 		findings = append(findings, ParamError{Key: key, Message: message})
 	}
 	return findings
-}
-
-// nearest returns the candidate that the key is most likely a misspelling of; "" when none is close.
-func nearest(key string, candidates []string) string {
-	best, bestDistance := "", len(key)/3+1
-	for _, candidate := range candidates {
-		if d := distance(strings.ToLower(key), strings.ToLower(candidate)); d < bestDistance {
-			best, bestDistance = candidate, d
-		}
-	}
-	return best
-}
-
-// distance is the Levenshtein distance of two strings in bytes, bounded: keys longer than any parameter's are far.
-func distance(a, b string) int {
-	const tooFar = 1 << 10
-	if len(a) > 64 || len(b) > 64 {
-		return tooFar
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
