@@ -98,7 +98,7 @@ func TestSimilar(t *testing.T) {
 		"usertsk":    {"usertask", "usertask-a", "usertask-b"},
 		"usertask-":  {"usertask-a", "usertask-b", "usertask-c"},
 		"mial":       {"mail", "male"},
-		"mali":       {"male", "mail"},
+		"mali":       {"mail", "male"},
 		"task":       {"usertask", "usertask-a", "usertask-b"},
 		"":           {"usertask", "usertask-a", "usertask-b"},
 		"zzzzzzzzzz": nil,
