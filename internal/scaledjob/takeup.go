@@ -21,6 +21,7 @@ const minimumPatience = time.Second
 // KEDA would have counted the work again too.
 type takeup struct {
 	debts []debt
+	// known holds the unfinished Jobs, and whether they ran when last looked at.
 	known map[types.UID]bool
 
 	lastValue float64
@@ -45,7 +46,7 @@ func newTakeup() *takeup { return &takeup{known: map[types.UID]bool{}} }
 // created records that a Job was started for an amount of work: 0 when it was started for none, as minReplicaCount
 // asks.
 func (t *takeup) created(job types.UID, work float64) {
-	t.known[job] = true
+	t.known[job] = false
 	if work > 0 {
 		t.debts = append(t.debts, debt{job: job, work: work})
 	}
@@ -98,15 +99,17 @@ type unfinished struct {
 }
 
 // observe takes the unfinished Jobs as they are now. Jobs that are new to takeup, after a restart for example, owe one
-// target's worth of work since they began to run. limit bounds the patience.
+// target's worth of work since they began to run; and so do Jobs that ran and are pending again, since the Pod that
+// follows a failed one takes work anew. limit bounds the patience.
 func (t *takeup) observe(jobs []unfinished, target float64, now time.Time, limit time.Duration) {
 	alive := make(map[types.UID]time.Time, len(jobs))
 	for _, job := range jobs {
 		alive[job.uid] = job.since
-		if !t.known[job.uid] {
-			t.known[job.uid] = true
+		ran, known := t.known[job.uid]
+		if !known || ran && job.since.IsZero() {
 			t.debts = append(t.debts, debt{job: job.uid, work: target, since: job.since})
 		}
+		t.known[job.uid] = !job.since.IsZero()
 	}
 	patience := t.patience(limit)
 	kept := t.debts[:0]

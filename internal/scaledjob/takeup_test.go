@@ -78,6 +78,23 @@ func TestTakeup(t *testing.T) {
 		tk.observe([]unfinished{{uid: "a"}, {uid: "b"}}, 1, at(time.Hour), limit)
 		check(t, tk, 2, 2, 2)
 	})
+	t.Run("the Pod that follows a failed one takes work anew", func(t *testing.T) {
+		t.Parallel()
+		tk := newTakeup()
+		tk.measure(2, start)
+		tk.created("a", 1)
+		tk.observe(running("a"), 1, start, limit)
+		tk.measure(1, start)
+		check(t, tk, 1, 0, 0)
+		for range 2 { // however often one looks
+			tk.observe([]unfinished{{uid: "a"}}, 1, at(time.Second), limit)
+			check(t, tk, 1, 1, 1)
+		}
+		tk.observe(running("a"), 1, at(10*time.Second), limit)
+		check(t, tk, 1, 0, 1)
+		tk.measure(0, at(10*time.Second))
+		check(t, tk, 1, 0, 0)
+	})
 	t.Run("a hidden fall is written off", func(t *testing.T) {
 		t.Parallel()
 		tk := newTakeup()
