@@ -53,7 +53,7 @@ func (c *Controller) create(
 		report.createSucceeded()
 		return nil
 	}
-	report.createFailed(failures[0], len(failures))
+	report.createFailed(ctx, failures[0], len(failures))
 	return fmt.Errorf("create Jobs of %s: %w", r.key, failures[0])
 }
 

@@ -2,7 +2,6 @@ package scaledjob
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -64,6 +63,7 @@ type Controller struct {
 // ScaledJob, so the record needs no lock but for what others read and set: see view and stale.
 type record struct {
 	key      types.NamespacedName
+	uid      types.UID
 	live     *liveTriggers
 	measures []v1alpha1.ScaleTriggers // what the takeup's measurements are of
 	takeup   *takeup
@@ -166,28 +166,32 @@ func (c *Controller) work(ctx context.Context) bool {
 		return true
 	}
 	again, err := c.reconcile(ctx, key)
-	switch {
-	case err == nil:
+	if err == nil {
 		c.queue.Forget(key)
-		if again > 0 {
-			c.queue.AddAfter(key, again)
-		}
-	case !errors.Is(err, context.Canceled):
+	} else {
 		// What failed has been told by the step that failed; here it is only tried again, ever more slowly.
 		c.queue.AddRateLimited(key)
+	}
+	if again > 0 {
+		c.queue.AddAfter(key, again) // the sooner one of the two counts
 	}
 	return true
 }
 
-// record returns the ScaledJob's record, a new one when it is new.
-func (c *Controller) record(key types.NamespacedName) *record {
+// record returns the ScaledJob's record, a new one when it is new or another one of a former name.
+func (c *Controller) record(sj *v1alpha1.ScaledJob) *record {
+	key := types.NamespacedName{Namespace: sj.Namespace, Name: sj.Name}
+	c.mu.Lock()
+	r := c.records[key]
+	c.mu.Unlock()
+	if r != nil && r.uid == sj.UID {
+		return r
+	}
+	c.forget(key)
+	r = &record{key: key, uid: sj.UID, takeup: newTakeup(), failing: map[string]string{}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := c.records[key]
-	if r == nil {
-		r = &record{key: key, takeup: newTakeup(), failing: map[string]string{}}
-		c.records[key] = r
-	}
+	c.records[key] = r
 	return r
 }
 

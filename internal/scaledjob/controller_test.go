@@ -1,7 +1,9 @@
 package scaledjob
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"go.uber.org/goleak"
+	"k8s.io/utils/ptr"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
 )
@@ -228,5 +231,47 @@ func TestNewJob(t *testing.T) {
 	}
 	if sj.Spec.JobTargetRef.Template.Labels != nil {
 		t.Error("the ScaledJob was modified")
+	}
+}
+
+// TestPollsWhileItFails lets a trigger fail so often that its retries are far apart. The poll stays, whatever the error.
+func TestPollsWhileItFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(sj *v1alpha1.ScaledJob) { sj.Spec.PollingInterval = ptr.To[int32](1) })
+	for i := range 12 {
+		w.edit(func() { w.queueErr = fmt.Errorf("another one gave up: %w", context.Canceled) })
+		w.eventually("measured again", func() bool { return w.measured > i })
+	}
+	w.mu.Lock()
+	w.queueErr, w.queue = nil, 1 // and nobody tells
+	w.mu.Unlock()
+	w.eventually("created", func() bool { return w.created == 1 })
+}
+
+// TestReplaced replaces the ScaledJob by another one of its name before the controller has seen that it was gone.
+func TestReplaced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.eventually("ready", func() bool { return w.built == 1 && w.ready().Status == metav1.ConditionTrue })
+	w.edit(func() {
+		w.scaledJob = w.scaledJob.DeepCopy()
+		w.scaledJob.UID = "another"
+	})
+	w.eventually("built anew", func() bool { return w.built == 2 })
+}
+
+// TestEndIsNoFailure ends the controller while it waits for a queue that does not answer.
+func TestEndIsNoFailure(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.eventually("ready", func() bool { return w.ready().Status == metav1.ConditionTrue })
+	w.mu.Lock()
+	measured, writes, events := w.measured, w.writes, len(w.events)
+	w.mu.Unlock()
+	w.edit(func() { w.silent = true })
+	w.eventually("measured", func() bool { return w.measured > measured })
+	w.stop()
+	if w.writes != writes || len(w.events) != events {
+		t.Errorf("told of the end as of a failure: conditions %v, events %q", w.scaledJob.Status.Conditions, w.events)
 	}
 }

@@ -26,12 +26,15 @@ import (
 type world struct {
 	t          *testing.T
 	controller *Controller
+	stop       func() // ends the controller and waits for it
 
 	mu        sync.Mutex
 	scaledJob *v1alpha1.ScaledJob
 	jobs      []*batchv1.Job
 	phase     map[types.UID]corev1.PodPhase
 	queue     float64
+	built     int
+	measured  int
 	created   int
 	most      int
 	writes    int
@@ -39,6 +42,7 @@ type world struct {
 	listErr   error
 	createErr error
 	queueErr  error
+	silent    bool // the queue does not answer
 	changed   func()
 }
 
@@ -67,6 +71,9 @@ func newWorld(t *testing.T, edit func(*v1alpha1.ScaledJob)) *world {
 		TriggerTypes: []trigger.Type{{
 			Name: "memory",
 			Build: func(context.Context, trigger.Config, trigger.Values) (trigger.Trigger, error) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.built++
 				return memoryTrigger{w}, nil
 			},
 		}},
@@ -74,7 +81,8 @@ func newWorld(t *testing.T, edit func(*v1alpha1.ScaledJob)) *world {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { w.controller.Run(ctx) })
-	t.Cleanup(func() { cancel(); running.Wait() })
+	w.stop = func() { cancel(); running.Wait() }
+	t.Cleanup(w.stop)
 	w.controller.Changed(theKey)
 	return w
 }
@@ -156,8 +164,14 @@ func (w *world) finish(how batchv1.JobConditionType, at time.Time) {
 
 type memoryTrigger struct{ w *world }
 
-func (m memoryTrigger) Measure(context.Context) (trigger.Measurement, error) {
+func (m memoryTrigger) Measure(ctx context.Context) (trigger.Measurement, error) {
 	m.w.mu.Lock()
+	m.w.measured++
+	if m.w.silent {
+		m.w.mu.Unlock()
+		<-ctx.Done()
+		return trigger.Measurement{}, ctx.Err()
+	}
 	defer m.w.mu.Unlock()
 	return trigger.Measurement{Value: m.w.queue, Target: 1, Active: m.w.queue > 0}, m.w.queueErr
 }

@@ -81,7 +81,7 @@ func (c *Controller) measure(ctx context.Context, sj *v1alpha1.ScaledJob, r *rec
 		what := "trigger " + t.label
 		if a.err != nil {
 			m.errors = append(m.errors, a.err)
-			c.fails(sj, r, what, a.err)
+			c.fails(ctx, sj, r, what, a.err)
 			continue
 		}
 		c.works(r, what)

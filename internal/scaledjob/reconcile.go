@@ -13,7 +13,8 @@ import (
 )
 
 // reconcile brings one ScaledJob to where it should be: measure, decide, act, settle. It returns when to look again at
-// the latest. Status is written once, at the end, when it has changed.
+// the latest, also with an error; 0 when only a change is a reason. Status is written once, at the end, when it has
+// changed.
 func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) (again time.Duration, err error) {
 	sj, err := c.Objects.ScaledJob(ctx, key)
 	if apierrors.IsNotFound(err) {
@@ -27,22 +28,26 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) (a
 		c.forget(key)
 		return 0, nil
 	}
-	r := c.record(key)
+	r := c.record(sj)
 	report := c.newReport(sj, r)
 	defer func() {
+		if ctx.Err() != nil {
+			return // what fails because this program ends is no state of the ScaledJob
+		}
 		if writeErr := report.write(ctx); err == nil {
 			err = writeErr
 		}
 	}()
 
+	again = sj.Polling()
 	jobs, err := c.Jobs.List(ctx, key)
 	if err != nil {
 		// What runs is unknown, and from ignorance nothing may be created.
-		report.jobsUnknown(err)
-		return 0, err
+		report.jobsUnknown(ctx, err)
+		return again, err
 	}
 	if err := c.rollOut(ctx, sj, jobs, report); err != nil {
-		return 0, err
+		return again, err
 	}
 	if sj.PausedByAnnotation() {
 		report.paused(true)
@@ -53,9 +58,9 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) (a
 
 	triggers, err := c.triggers(ctx, sj, r)
 	if err != nil {
-		report.checkFailed(err)
+		report.checkFailed(ctx, err)
 		c.closeTriggers(r)
-		return 0, err
+		return again, err
 	}
 	m := c.measure(ctx, sj, r, triggers)
 	report.measured(m)
@@ -66,15 +71,14 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) (a
 
 	createErr := c.create(ctx, sj, r, decision, m, report)
 	if err := c.trimHistory(ctx, sj, jobs); err != nil {
-		return 0, err
+		return again, err
 	}
 	if createErr != nil {
-		return 0, createErr
+		return again, createErr
 	}
 	if len(m.errors) > 0 {
-		return 0, fmt.Errorf("measure %s: %w", key, m.errors[0])
+		return again, fmt.Errorf("measure %s: %w", key, m.errors[0])
 	}
-	again = sj.Polling()
 	if soon := r.takeup.next(time.Now(), again); soon > 0 && state.Untaken > 0 {
 		again = min(again, soon)
 	}

@@ -47,16 +47,16 @@ func (p *report) was(t v1alpha1.ConditionType) bool {
 	return p.before.Status.Conditions.Get(t).Status == metav1.ConditionTrue
 }
 
-func (p *report) jobsUnknown(err error) {
+func (p *report) jobsUnknown(ctx context.Context, err error) {
 	p.set(v1alpha1.ConditionReady, metav1.ConditionFalse, reasonJobsUnknown, "The Jobs cannot be listed: "+err.Error())
-	p.c.fails(p.before, p.r, "Jobs", err)
+	p.c.fails(ctx, p.before, p.r, "Jobs", err)
 }
 
-func (p *report) checkFailed(err error) {
+func (p *report) checkFailed(ctx context.Context, err error) {
 	message := sentence(err.Error())
 	p.set(v1alpha1.ConditionReady, metav1.ConditionFalse, reasonCheckFailed, message)
 	p.set(v1alpha1.ConditionActive, metav1.ConditionUnknown, reasonUnknownState, "ScaledJob check failed")
-	if p.c.fails(p.before, p.r, "check", err) {
+	if p.c.fails(ctx, p.before, p.r, "check", err) {
 		p.event(warning, reasonCheckFailed, message)
 	}
 }
@@ -152,10 +152,10 @@ func (p *report) created(n int, why string) {
 	}
 }
 
-func (p *report) createFailed(err error, n int) {
+func (p *report) createFailed(ctx context.Context, err error, n int) {
 	message := fmt.Sprintf("%d Jobs could not be created: %v", n, err)
 	p.set(v1alpha1.ConditionReady, metav1.ConditionFalse, reasonJobCreateFailed, message)
-	if p.c.fails(p.before, p.r, "create", err) {
+	if p.c.fails(ctx, p.before, p.r, "create", err) {
 		p.event(warning, reasonJobCreateFailed, message)
 	}
 }
@@ -175,8 +175,12 @@ func (p *report) write(ctx context.Context) error {
 	return nil
 }
 
-// fails notes that something does not work, and logs it when that is news; it returns whether it is.
-func (c *Controller) fails(sj *v1alpha1.ScaledJob, r *record, what string, err error) bool {
+// fails notes that something does not work, and logs it when that is news; it returns whether it is. That something
+// fails because this program ends is no news.
+func (c *Controller) fails(ctx context.Context, sj *v1alpha1.ScaledJob, r *record, what string, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
 	last, known := r.failing[what]
 	r.failing[what] = err.Error()
 	if known && last == err.Error() {
