@@ -198,9 +198,10 @@ func TestNewJob(t *testing.T) {
 	sj := &v1alpha1.ScaledJob{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: "shop", Name: "usertask", UID: "u", Generation: 3,
-			Labels: map[string]string{"team": "a", "secret": "b", "hidden": "c"},
+			Labels: map[string]string{"team": "a", "secret": "b", "hidden": "c", v1alpha1.LabelScaledJob: "copied"},
 			Annotations: map[string]string{
 				v1alpha1.AnnotationExcludedLabels: "secret, hidden", "note": "kept", lastApplied: "{}",
+				v1alpha1.AnnotationGeneration: "1",
 			},
 		},
 		Spec: v1alpha1.ScaledJobSpec{JobTargetRef: &batchv1.JobSpec{}},

@@ -26,7 +26,6 @@ func newJob(sj *v1alpha1.ScaledJob, version string) *batchv1.Job {
 		"app.kubernetes.io/version":    labelValue(version),
 		"app.kubernetes.io/part-of":    sj.Name,
 		"app.kubernetes.io/managed-by": "keda-operator", // what selectors and dashboards of KEDA's users look for
-		v1alpha1.LabelScaledJob:        sj.Name,
 	}
 	excluded := sj.ExcludedLabels()
 	for key, value := range sj.Labels {
@@ -34,9 +33,12 @@ func newJob(sj *v1alpha1.ScaledJob, version string) *batchv1.Job {
 			labels[key] = value
 		}
 	}
-	annotations := map[string]string{v1alpha1.AnnotationGeneration: strconv.FormatInt(sj.Generation, 10)}
+	// Jobs are listed and told apart by these two, which a manifest that was copied from a cluster may hold as well.
+	labels[v1alpha1.LabelScaledJob] = sj.Name
+	annotations := map[string]string{}
 	maps.Copy(annotations, sj.Annotations)
 	delete(annotations, lastApplied)
+	annotations[v1alpha1.AnnotationGeneration] = strconv.FormatInt(sj.Generation, 10)
 
 	spec := *sj.Spec.JobTargetRef.DeepCopy()
 	if spec.Template.Labels == nil {
