@@ -103,8 +103,11 @@ func Open(ctx context.Context, opts Options) (_ *Engine, problems manifest.Probl
 	if err != nil {
 		return nil, problems, err
 	}
+	if err := e.deleteUnowned(ctx); err != nil {
+		return nil, problems, err
+	}
 	e.controller = scaledjob.New(scaledjob.Config{
-		Jobs: e.jobs, Objects: e.store, Events: &e.events, TriggerTypes: e.types, Local: e.local,
+		Jobs: ownedJobs{e.jobs, e.store}, Objects: e.store, Events: &e.events, TriggerTypes: e.types, Local: e.local,
 		Version: opts.Version, Log: opts.Log,
 	})
 	for _, sj := range e.store.List() {
@@ -153,11 +156,9 @@ func Validate(set *manifest.Set, types []trigger.Type) manifest.Problems {
 
 // serveRedisFor starts the Redis of this machine when the ScaledJob has a redis trigger for which no address is
 // configured, and none runs yet. A ScaledJob whose triggers cannot be made for another reason is the controller's to
-// tell of.
+// tell of. It is called by one goroutine at a time.
 func (e *Engine) serveRedisFor(ctx context.Context, sj *v1alpha1.ScaledJob) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.redis != nil {
+	if e.local().Redis != "" {
 		return nil
 	}
 	triggers, err := e.controller.OpenTriggers(ctx, sj, scaledjob.Local{})
@@ -167,12 +168,16 @@ func (e *Engine) serveRedisFor(ctx context.Context, sj *v1alpha1.ScaledJob) erro
 	if !errors.Is(err, trigger.ErrNoServer) {
 		return nil
 	}
-	e.redis, err = redisserver.Start(ctx, redisserver.Options{
+	// Loading a long queue takes a while, during which everything else goes on.
+	started, err := redisserver.Start(ctx, redisserver.Options{
 		Dir: e.dir("redis"), Log: e.opts.Log, InMemory: e.opts.MemoryRedis,
 	})
 	if err != nil {
 		return fmt.Errorf("start a Redis, since ScaledJob %s/%s names none: %w", sj.Namespace, sj.Name, err)
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.redis = started
 	return nil
 }
 
@@ -213,7 +218,7 @@ func (e *Engine) count(job *batchv1.Job) {
 		return
 	}
 	for _, owner := range job.OwnerReferences {
-		key := types.NamespacedName{Namespace: job.Namespace, Name: job.Labels[v1alpha1.LabelScaledJob]}
+		key := scaledJobOf(job)
 		if err := e.store.Count(key, owner.UID, totals); err != nil {
 			e.opts.Log.Error("The totals of a ScaledJob miss a Job", "scaledjob", key.String(), "job", job.Name, "error", err)
 		}
@@ -233,7 +238,7 @@ func (e *Engine) Run(ctx, hurry context.Context) error {
 	e.jobs.Start(e.runner)
 	working.Go(func() { e.controller.Run(ctx) })
 	working.Go(func() {
-		if watchErr = e.store.Watch(ctx, e.changed); watchErr != nil {
+		if watchErr = e.store.Watch(ctx, func(change objects.Change) { e.changed(ctx, change) }); watchErr != nil {
 			stop()
 		}
 	})
@@ -251,12 +256,11 @@ func (e *Engine) Run(ctx, hurry context.Context) error {
 }
 
 // changed brings what a reload of the manifests has led to to the controller.
-func (e *Engine) changed(change objects.Change) {
-	ctx := context.Background()
+func (e *Engine) changed(ctx context.Context, change objects.Change) {
 	for _, sj := range change.Removed {
 		key := types.NamespacedName{Namespace: sj.Namespace, Name: sj.Name}
 		e.opts.Log.Info("ScaledJob is gone; its Jobs are ended", "scaledjob", key.String())
-		if err := e.jobs.DeleteOwned(ctx, sj.UID); err != nil {
+		if err := e.jobs.DeleteOwned(context.WithoutCancel(ctx), sj.UID); err != nil {
 			e.opts.Log.Error("Jobs of a ScaledJob that is gone are not deleted", "scaledjob", key.String(), "error", err)
 		}
 		e.events.forget(key)
@@ -274,7 +278,7 @@ func (e *Engine) changed(change objects.Change) {
 		if err != nil {
 			continue // gone again
 		}
-		if err := e.serveRedisFor(ctx, sj); err != nil {
+		if err := e.serveRedisFor(ctx, sj); err != nil && ctx.Err() == nil {
 			e.opts.Log.Error("A ScaledJob has no Redis", "scaledjob", key.String(), "error", err)
 		}
 		if change.References {

@@ -6,7 +6,9 @@ package objects
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -249,6 +251,23 @@ func (s *Store) UpdateStatus(_ context.Context, sj *v1alpha1.ScaledJob) error {
 	s.content.scaledJobs[key] = updated
 	r.Status = updated.Status
 	return s.save(key, r)
+}
+
+// Known tells whether there is a ScaledJob of that name or a record of one, which is not among the manifests now.
+func (s *Store) Known(key types.NamespacedName) (bool, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.records[key] != nil {
+		return true, nil
+	}
+	_, err := os.Stat(s.recordPath(key))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for the record of ScaledJob %s: %w", key, err)
+	}
+	return true, nil
 }
 
 // Totals returns how many finished Jobs of the ScaledJob its history no longer holds.
