@@ -96,8 +96,14 @@ func Read(stdin io.Reader, paths ...string) *Set {
 	return set
 }
 
-// Files lists the manifest files that a path stands for: itself, or for a folder every file directly in it whose name
-// ends in .yaml, .yml or .json, sorted by name, without hidden ones, which editors leave behind.
+// Named tells whether a file of that name in a folder is a manifest: one that ends in .yaml, .yml or .json and is not
+// hidden, as what editors leave behind is.
+func Named(name string) bool {
+	return !strings.HasPrefix(name, ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
+}
+
+// Files lists the manifest files that a path stands for: itself, or for a folder every file directly in it that is
+// Named as one, sorted by name.
 func Files(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -112,8 +118,7 @@ func Files(path string) ([]string, error) {
 	}
 	var files []string
 	for _, entry := range entries {
-		extension := filepath.Ext(entry.Name())
-		if strings.HasPrefix(entry.Name(), ".") || !slices.Contains([]string{".yaml", ".yml", ".json"}, extension) {
+		if !Named(entry.Name()) {
 			continue
 		}
 		file := filepath.Join(path, entry.Name())

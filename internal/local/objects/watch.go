@@ -13,8 +13,14 @@ import (
 	"github.com/offboard-dev/offboard/internal/manifest"
 )
 
-// settleTime is how long files must have been left alone before they are read: editors write in several steps.
-const settleTime = 150 * time.Millisecond
+// Files are read when they have been left alone for settleTime, since editors write in several steps; and at the latest
+// patience after a change, since runners may write into the folder all the time.
+const (
+	settleTime = 150 * time.Millisecond
+	patience   = time.Second
+	// retryAfter is for a full disk, on which no new identity or generation can be kept.
+	retryAfter = 5 * time.Second
+)
 
 // file is one manifest file.
 type file struct {
@@ -47,6 +53,7 @@ func sortedKeys(files map[string]*file) []string {
 // readFiles reads all files anew. One with errors, in itself or together with the others, keeps what it last held.
 func (s *Store) readFiles(before map[string]*file) map[string]*file {
 	files := map[string]*file{}
+	seen := map[string]bool{} // a file may be given by itself and with its folder
 	for _, path := range s.paths {
 		found, err := manifest.Files(path)
 		if err != nil {
@@ -59,11 +66,14 @@ func (s *Store) readFiles(before map[string]*file) map[string]*file {
 			continue
 		}
 		for _, name := range found {
-			fresh := &file{good: manifest.ReadFile(name)}
-			if old := before[name]; old != nil {
-				fresh.told = old.told
+			absolute, err := filepath.Abs(name)
+			if err != nil {
+				absolute = name
 			}
-			files[name] = fresh
+			if !seen[absolute] {
+				files[name] = readAnew(name, before[name])
+			}
+			seen[absolute] = true
 		}
 	}
 	// Each round sets at least one file back, so there are at most as many rounds as files.
@@ -96,6 +106,22 @@ func (s *Store) readFiles(before map[string]*file) map[string]*file {
 		s.tell(f, name, reported[name])
 	}
 	return files
+}
+
+// readAnew reads a file. One that held something and holds nothing is taken for one that is just being written: editors
+// and copying programs begin with an empty file, and that must not end what the file declares.
+func readAnew(name string, old *file) *file {
+	fresh := &file{good: manifest.ReadFile(name)}
+	if old == nil {
+		return fresh
+	}
+	fresh.told = old.told
+	empty := len(fresh.good.Documents) == 0 && len(fresh.good.Problems) == 0
+	if empty && old.good != nil && len(old.good.Documents) > 0 {
+		fresh.good = &manifest.Set{Problems: manifest.Problems{{Severity: manifest.Error, File: name,
+			Message: "holds nothing any more; delete the file to end what it declared"}}}
+	}
+	return fresh
 }
 
 // tell reports a file's errors when they are news, and their end.
@@ -138,31 +164,48 @@ func (s *Store) Watch(ctx context.Context, changed func(Change)) error {
 		return fmt.Errorf("watch the manifests: %w", err)
 	}
 	defer watcher.Close()
+	folders := watchedFolders{watcher: watcher, seen: map[string]os.FileInfo{}}
 	for _, path := range s.paths {
 		// A file is watched through its folder, since editors replace it by another one.
 		if info, err := os.Stat(path); err == nil && !info.IsDir() {
 			path = filepath.Dir(path)
 		}
-		if err := watcher.Add(path); err != nil {
+		if err := folders.add(filepath.Clean(path)); err != nil {
 			return fmt.Errorf("watch the manifests in %s: %w", path, err)
 		}
 	}
+	look := time.NewTicker(folderInterval)
+	defer look.Stop()
 	settled := time.NewTimer(0) // what changed between Open and here is seen at once
 	defer settled.Stop()
+	var unsettled time.Time // since when a change has not been read; zero when all have been
+	touch := func() {
+		if unsettled.IsZero() {
+			unsettled = time.Now()
+		}
+		if time.Since(unsettled) < longestSettle {
+			settled.Reset(settleTime)
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case event, ok := <-watcher.Events:
-			if ok && event.Op != fsnotify.Chmod {
-				settled.Reset(settleTime)
+			if ok && s.concerns(event) {
+				touch()
 			}
 		case err, ok := <-watcher.Errors:
 			if ok {
 				s.log.Warn("A change of a manifest may have been missed; all are read again", "error", err)
-				settled.Reset(settleTime)
+				touch()
+			}
+		case <-look.C:
+			if folders.refresh() {
+				touch()
 			}
 		case <-settled.C:
+			unsettled = time.Time{}
 			change, err := s.Reload()
 			if err != nil {
 				s.log.Error("The manifests cannot be put in force", "error", err)
@@ -173,4 +216,14 @@ func (s *Store) Watch(ctx context.Context, changed func(Change)) error {
 			}
 		}
 	}
+}
+
+// concerns tells whether an event may change what the manifests hold. What merely writes to another file does not: Jobs
+// work in the folder of their manifest, and may write there all the time.
+func (s *Store) concerns(event fsnotify.Event) bool {
+	if event.Op&^(fsnotify.Write|fsnotify.Chmod) != 0 {
+		return true
+	}
+	return event.Op.Has(fsnotify.Write) && (manifest.Named(filepath.Base(event.Name)) || slices.ContainsFunc(s.paths,
+		func(path string) bool { return filepath.Clean(path) == filepath.Clean(event.Name) }))
 }
