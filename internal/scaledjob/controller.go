@@ -67,6 +67,7 @@ type record struct {
 	live     *liveTriggers
 	measures []v1alpha1.ScaleTriggers // what the takeup's measurements are of
 	takeup   *takeup
+	floorAt  time.Time         // when Jobs were last created because minReplicaCount asked for them
 	failing  map[string]string // what failed when last looked at, and how: it is told once
 
 	mu    sync.Mutex

@@ -89,6 +89,50 @@ func TestIgnoranceCreatesNothing(t *testing.T) {
 	}
 }
 
+// TestBrokenRunner runs Jobs that end without having taken anything: their successors wait for the polling interval.
+func TestBrokenRunner(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(sj *v1alpha1.ScaledJob) {
+		one := int32(1)
+		sj.Spec.PollingInterval = &one
+	})
+	w.edit(func() { w.queue = 3 })
+	begin := time.Now()
+	for round := range 3 {
+		w.eventually("a round of Jobs", func() bool { return w.created == 3*(round+1) })
+		if least := time.Duration(round) * time.Second; time.Since(begin) < least {
+			t.Errorf("round %d began after %v, want at least %v", round, time.Since(begin), least)
+		}
+		w.edit(func() {
+			for i, job := range w.jobs {
+				if how, _ := Finished(job); how == "" {
+					w.jobs[i] = ended(job, batchv1.JobFailed, time.Now())
+				}
+			}
+		})
+	}
+}
+
+// TestMinReplicaCount keeps a Job running without work, and replaces one that ends at once no more often than KEDA.
+func TestMinReplicaCount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(sj *v1alpha1.ScaledJob) {
+		one := int32(1)
+		sj.Spec.PollingInterval, sj.Spec.MinReplicaCount = &one, &one
+	})
+	begin := time.Now()
+	for round := range 3 {
+		w.eventually("a Job", func() bool { return w.created == round+1 })
+		if least := time.Duration(round) * time.Second; time.Since(begin) < least {
+			t.Errorf("Job %d was created after %v, want at least %v", round, time.Since(begin), least)
+		}
+		w.run()
+		w.finish(batchv1.JobComplete, time.Now())
+	}
+	w.edit(func() { w.queue = 2 })
+	w.eventually("Jobs for the work that waits, at once", func() bool { return w.unfinished() >= 2 })
+}
+
 func TestPaused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(sj *v1alpha1.ScaledJob) {

@@ -149,17 +149,22 @@ func (w *world) run() {
 func (w *world) finish(how batchv1.JobConditionType, at time.Time) {
 	w.edit(func() {
 		for i, job := range w.jobs {
-			if ended, _ := Finished(job); w.phase[job.UID] == corev1.PodRunning && ended == "" {
-				job = job.DeepCopy()
-				job.Status.Conditions = []batchv1.JobCondition{{
-					Type: how, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(at),
-				}}
-				w.jobs[i] = job
+			if already, _ := Finished(job); w.phase[job.UID] == corev1.PodRunning && already == "" {
+				w.jobs[i] = ended(job, how, at)
 				return
 			}
 		}
 		w.t.Error("no Job is running")
 	})
+}
+
+// ended returns the Job as one that has ended.
+func ended(job *batchv1.Job, how batchv1.JobConditionType, at time.Time) *batchv1.Job {
+	job = job.DeepCopy()
+	job.Status.Conditions = []batchv1.JobCondition{{
+		Type: how, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(at),
+	}}
+	return job
 }
 
 type memoryTrigger struct{ w *world }

@@ -66,7 +66,7 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) (a
 	report.measured(m)
 
 	state := c.state(sj, r, jobs, m)
-	decision := scaling.Decide(scaling.RuleOf(sj), state)
+	decision := r.decide(scaling.RuleOf(sj), state, sj.Polling())
 	r.see(m, decision)
 
 	createErr := c.create(ctx, sj, r, decision, m, report)
@@ -83,6 +83,21 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) (a
 		again = min(again, soon)
 	}
 	return again, nil
+}
+
+// decide decides, but for one thing: Jobs that minReplicaCount asks for are replaced once a polling interval. Where there
+// is nothing to do, they end at once, and so would their successors.
+func (r *record) decide(rule scaling.Rule, state scaling.State, polling time.Duration) scaling.Decision {
+	decision := scaling.Decide(rule, state)
+	if !decision.Floor {
+		return decision
+	}
+	if time.Since(r.floorAt) < polling {
+		rule.Min = nil // the work that waits still gets its Jobs
+		return scaling.Decide(rule, state)
+	}
+	r.floorAt = time.Now()
+	return decision
 }
 
 // state turns Jobs and measurements into what the decision needs.

@@ -2,6 +2,7 @@ package scaledjob
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -19,6 +20,10 @@ const minimumPatience = time.Second
 // debt is never paid. It is therefore written off after a time that is learnt from the paid ones, as TCP learns its
 // retransmission timeout (RFC 6298: smoothed time plus four times its variation), at most the polling interval: then
 // KEDA would have counted the work again too.
+//
+// A Job that ends owes nothing more, except where nothing at all was taken while it lived: then its runner is probably
+// broken, and an immediate successor would be as well. Such a barren Job's debt is held for a pause that doubles with
+// each failure in a row up to the polling interval, at which KEDA would try again; a fall ends all pauses.
 type takeup struct {
 	debts []debt
 	// known holds the unfinished Jobs, and whether they ran when last looked at.
@@ -26,6 +31,9 @@ type takeup struct {
 
 	lastValue float64
 	measured  bool
+	// falls counts the measurements that fell; barren how often in a row Jobs ended that saw none.
+	falls  int
+	barren int
 
 	sampled          bool
 	smoothed, spread time.Duration
@@ -38,6 +46,10 @@ type debt struct {
 	work float64
 	// since is when the Job was first seen running; zero while it is pending, when it cannot take anything.
 	since time.Time
+	// falls is takeup's count when the Job was started.
+	falls int
+	// until is the end of a barren Job's pause; zero for others.
+	until time.Time
 }
 
 // newTakeup returns an estimate that knows nothing.
@@ -48,7 +60,7 @@ func newTakeup() *takeup { return &takeup{known: map[types.UID]bool{}} }
 func (t *takeup) created(job types.UID, work float64) {
 	t.known[job] = false
 	if work > 0 {
-		t.debts = append(t.debts, debt{job: job, work: work})
+		t.debts = append(t.debts, debt{job: job, work: work, falls: t.falls})
 	}
 }
 
@@ -57,13 +69,19 @@ func (t *takeup) measure(value float64, now time.Time) {
 	fell := t.lastValue - value
 	known := t.measured
 	t.lastValue, t.measured = value, true
-	if !known {
+	if !known || fell <= 0 {
 		return
 	}
+	t.falls++
+	t.barren = 0
+	t.debts = slices.DeleteFunc(t.debts, debt.held)
 	// A Job that the list still shows as pending may have begun to run since: its debt is paid after the running ones'.
 	fell = t.pay(fell, now, func(d debt) bool { return !d.since.IsZero() })
 	t.pay(fell, now, func(d debt) bool { return d.since.IsZero() })
 }
+
+// held tells whether it is that of a barren Job.
+func (d debt) held() bool { return !d.until.IsZero() }
 
 // pay books an amount on the oldest debts that are eligible and returns what is left of it.
 func (t *takeup) pay(amount float64, now time.Time, eligible func(debt) bool) float64 {
@@ -107,22 +125,26 @@ func (t *takeup) observe(jobs []unfinished, target float64, now time.Time, limit
 		alive[job.uid] = job.since
 		ran, known := t.known[job.uid]
 		if !known || ran && job.since.IsZero() {
-			t.debts = append(t.debts, debt{job: job.uid, work: target, since: job.since})
+			t.debts = append(t.debts, debt{job: job.uid, work: target, since: job.since, falls: t.falls})
 		}
 		t.known[job.uid] = !job.since.IsZero()
 	}
-	patience := t.patience(limit)
+	patience, barren := t.patience(limit), t.barren
 	kept := t.debts[:0]
 	for _, d := range t.debts {
 		since, unfinished := alive[d.job]
 		if d.since.IsZero() && (!unfinished || !since.IsZero()) {
 			d.since = now
 		}
-		if d.since.IsZero() || now.Sub(d.since) < patience {
+		if !unfinished && !d.held() && d.falls == t.falls {
+			d.until = now.Add(t.pause(limit))
+			barren = t.barren + 1
+		}
+		if d.since.IsZero() || d.held() && now.Before(d.until) || !d.held() && now.Sub(d.since) < patience {
 			kept = append(kept, d)
 		}
 	}
-	t.debts = kept
+	t.debts, t.barren = kept, barren
 	for uid := range t.known {
 		if _, unfinished := alive[uid]; !unfinished {
 			delete(t.known, uid)
@@ -130,11 +152,17 @@ func (t *takeup) observe(jobs []unfinished, target float64, now time.Time, limit
 	}
 }
 
-// untaken returns how many of the unfinished Jobs, of which some are pending, have yet to take their work. A Job that
-// has ended owes nothing, but the fall that it caused may have been booked on another one: only the number of debts
-// counts, not whose they are.
+// untaken returns for how many Jobs the work still waits: those of the unfinished, of which some are pending, that have
+// yet to take it, and the barren ones. A Job that has ended owes nothing, but the fall that it caused may have been booked
+// on another one: only the number of debts counts, not whose they are.
 func (t *takeup) untaken(unfinished, pending int) int64 {
-	return int64(max(pending, min(len(t.debts), unfinished)))
+	held := 0
+	for _, d := range t.debts {
+		if d.held() {
+			held++
+		}
+	}
+	return int64(held + max(pending, min(len(t.debts)-held, unfinished)))
 }
 
 // next returns how long until the oldest debt is written off; zero when there is none.
@@ -145,7 +173,11 @@ func (t *takeup) next(now time.Time, limit time.Duration) time.Duration {
 		if d.since.IsZero() {
 			continue
 		}
-		if left := max(time.Millisecond, patience-now.Sub(d.since)); soonest == 0 || left < soonest {
+		left := patience - now.Sub(d.since)
+		if d.held() {
+			left = d.until.Sub(now)
+		}
+		if left = max(time.Millisecond, left); soonest == 0 || left < soonest {
 			soonest = left
 		}
 	}
@@ -158,6 +190,15 @@ func (t *takeup) patience(limit time.Duration) time.Duration {
 		return limit
 	}
 	return min(limit, max(minimumPatience, t.smoothed+4*t.spread))
+}
+
+// pause is how long a barren Job keeps others from being started for its work.
+func (t *takeup) pause(limit time.Duration) time.Duration {
+	const most = 10 // doublings: more than any polling interval needs
+	if !t.sampled {
+		return limit
+	}
+	return min(limit, minimumPatience<<min(t.barren, most))
 }
 
 // sample learns from a Job that took its work the given time after it began to run.

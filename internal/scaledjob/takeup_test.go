@@ -109,6 +109,47 @@ func TestTakeup(t *testing.T) {
 		tk.observe(running("a"), 1, at(limit), limit)
 		check(t, tk, 1, 0, 0)
 	})
+	t.Run("a barren Job is not followed at once", func(t *testing.T) {
+		t.Parallel()
+		tk := newTakeup()
+		tk.measure(1, start)
+		tk.created("a", 1)
+		tk.observe(running("a"), 1, start, limit)
+		tk.observe(nil, 1, at(time.Second), limit) // a has ended, and nothing was taken
+		tk.measure(1, at(time.Second))
+		check(t, tk, 0, 0, 1)
+		if wait := tk.next(at(time.Second), limit); wait != limit {
+			t.Errorf("next = %v, want the polling interval while nothing was learnt", wait)
+		}
+		tk.observe(nil, 1, at(time.Second+limit), limit)
+		check(t, tk, 0, 0, 0)
+	})
+	t.Run("pauses grow until something is taken", func(t *testing.T) {
+		t.Parallel()
+		tk := newTakeup()
+		now := start
+		tk.sample(10 * time.Millisecond)
+		tk.measure(5, now)
+		for i, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
+			job := types.UID(fmt.Sprint(i))
+			tk.created(job, 1)
+			tk.observe(running(job), 1, now, limit)
+			tk.observe(nil, 1, now, limit)
+			check(t, tk, 0, 0, 1)
+			wait := tk.next(now, limit)
+			if wait != want*time.Second {
+				t.Errorf("pause %d is %v, want %v", i, wait, want*time.Second)
+			}
+			now = now.Add(wait)
+			tk.observe(nil, 1, now, limit)
+			check(t, tk, 0, 0, 0)
+		}
+		tk.created("last", 1)
+		tk.observe(nil, 1, now, limit)
+		check(t, tk, 0, 0, 1)
+		tk.measure(4, now)
+		check(t, tk, 0, 0, 0)
+	})
 	t.Run("other triggers pay nothing", func(t *testing.T) {
 		t.Parallel()
 		tk := newTakeup()

@@ -41,7 +41,8 @@ type State struct {
 	// Running is the number of unfinished Jobs, Pending how many of those have no running Pod yet.
 	Running int64 `json:"running"`
 	Pending int64 `json:"pending,omitempty"`
-	// Untaken is how many unfinished Jobs have not yet taken the work that they were started for, as far as known.
+	// Untaken is how many Jobs have not taken the work that they were started for, as far as known: unfinished ones that
+	// have yet to, and such as ended without it and are not to be followed by others at once.
 	Untaken int64 `json:"untaken,omitempty"`
 	// Readings are the triggers' measurements. A trigger that could not be measured is left out.
 	Readings []Reading `json:"triggers"`
@@ -61,6 +62,8 @@ type Reading struct {
 type Decision struct {
 	Create int64  `json:"create"`
 	Reason string `json:"reason"`
+	// Floor tells that minReplicaCount asks for the Jobs, not the work that waits.
+	Floor bool `json:"-"`
 }
 
 // RuleOf returns the rule of a ScaledJob.
@@ -128,20 +131,23 @@ func formula(rule Rule, state State) Decision {
 	if state.Running < rule.floor() {
 		// KEDA tops up to the floor first and looks at the triggers once it is reached.
 		missing := rule.floor() - state.Running
-		return Decision{missing, fmt.Sprintf("minReplicaCount %d wants %d more", rule.floor(), missing)}
+		reason := fmt.Sprintf("minReplicaCount %d wants %d more", rule.floor(), missing)
+		return Decision{Create: missing, Reason: reason, Floor: true}
 	}
 	if !work.active && rule.floor() == 0 {
-		return Decision{0, inactiveReason(state.Readings)}
+		return Decision{Reason: inactiveReason(state.Readings)}
 	}
 	create, reason := strategy(rule, state, work)
 	create = max(0, create)
-	if unserved := max(0, work.jobs-state.Untaken); state.Untaken > 0 && create > unserved {
-		return Decision{unserved, fmt.Sprintf("%s; %d unfinished Jobs have yet to take their work", reason, state.Untaken)}
-	}
 	if create == 0 && state.Running == 0 && work.active && work.value > 0 {
-		return Decision{1, reason + "; work waits and nothing runs, so one is started"}
+		create = 1
+		reason += "; work waits and nothing runs, so one is started"
 	}
-	return Decision{create, reason}
+	if unserved := max(0, work.jobs-state.Untaken); state.Untaken > 0 && create > unserved {
+		create = unserved
+		reason += fmt.Sprintf("; %d Jobs have yet to take their work, or ended without taking any", state.Untaken)
+	}
+	return Decision{Create: create, Reason: reason}
 }
 
 // strategy applies the formula that the user chose. The answer may be negative.

@@ -64,6 +64,7 @@ func TestDecide(t *testing.T) {
 		{"the sixth is not stranded", blog, State{Readings: waiting(1)}, 1, "nothing runs"},
 		{"the sixth waits for the five", blog, State{Running: 5, Readings: waiting(1)}, 0, "custom"},
 		{"no second Job for an item not yet taken", blog, State{Running: 5, Untaken: 5, Readings: waiting(8)}, 3, "yet to take"},
+		{"no successor at once for a Job that took nothing", blog, State{Untaken: 1, Readings: waiting(1)}, 0, "without taking"},
 		{"all taken", blog, State{Running: 5, Readings: waiting(8)}, 5, "custom"},
 		{"empty", Rule{}, State{Readings: waiting(0)}, 0, "nothing waits"},
 		{"below activation", Rule{}, State{Readings: []Reading{{Value: 3, Target: 1}}}, 0, "activation threshold"},
@@ -106,7 +107,7 @@ func TestInvariants(t *testing.T) {
 		}
 		state := State{Running: rapid.Int64Range(0, 300).Draw(t, "running")}
 		state.Pending = rapid.Int64Range(0, state.Running).Draw(t, "pending")
-		state.Untaken = rapid.Int64Range(0, state.Running).Draw(t, "untaken")
+		state.Untaken = rapid.Int64Range(0, state.Running+20).Draw(t, "untaken")
 		for range rapid.IntRange(0, 4).Draw(t, "triggers") {
 			state.Readings = append(state.Readings, Reading{
 				Value:  rapid.Float64Range(0, 1e12).Draw(t, "value"),
@@ -121,7 +122,7 @@ func TestInvariants(t *testing.T) {
 		if got.Create > 0 && state.Running+got.Create > rule.limit() {
 			t.Fatalf("above the limit of %d: %+v", rule.limit(), got)
 		}
-		if work := combine(rule, state.Readings); work.value > 0 && state.Running == 0 && got.Create == 0 {
+		if work := combine(rule, state.Readings); work.value > 0 && state.Running+state.Untaken == 0 && got.Create == 0 {
 			t.Fatalf("stranded: %+v", got)
 		} else if state.Untaken > 0 && state.Running >= rule.floor() && got.Create > max(0, work.jobs-state.Untaken) {
 			t.Fatalf("a second Job for the same work (%d wanted, %d untaken): %+v", work.jobs, state.Untaken, got)
