@@ -85,6 +85,20 @@ func (s *Store) load(key types.NamespacedName) (*record, error) {
 	return &r, nil
 }
 
+// cleanUp removes what a crash has left of records that were being written.
+func (s *Store) cleanUp() error {
+	namespaces, err := os.ReadDir(s.dir)
+	for _, namespace := range namespaces {
+		if namespace.IsDir() && err == nil {
+			err = atomicfile.CleanUp(filepath.Join(s.dir, namespace.Name()))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("clean the folder of the ScaledJobs' records up: %w", err)
+	}
+	return nil
+}
+
 func (s *Store) save(key types.NamespacedName, r *record) error {
 	path := s.recordPath(key)
 	data, err := json.MarshalIndent(r, "", "  ")

@@ -54,6 +54,9 @@ type Store struct {
 	files   map[string]*file
 	content content
 	records map[types.NamespacedName]*record
+
+	// unreadable are the paths that could not be read last time, which was told. Only whoever reads the files uses it.
+	unreadable map[string]bool
 }
 
 // content are the objects in force.
@@ -83,7 +86,10 @@ func Open(opts Options) (*Store, manifest.Problems, error) {
 	}
 	s := &Store{
 		paths: opts.Paths, dir: opts.Dir, validate: opts.Validate, log: opts.Log,
-		records: map[types.NamespacedName]*record{},
+		records: map[types.NamespacedName]*record{}, unreadable: map[string]bool{},
+	}
+	if err := s.cleanUp(); err != nil {
+		return nil, nil, err
 	}
 	set := manifest.Read(nil, s.paths...)
 	problems := s.validate(set)

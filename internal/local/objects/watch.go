@@ -2,7 +2,9 @@ package objects
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,10 +16,10 @@ import (
 )
 
 // Files are read when they have been left alone for settleTime, since editors write in several steps; and at the latest
-// patience after a change, since runners may write into the folder all the time.
+// longestSettle after a change, since Jobs may write into the folder all the time.
 const (
-	settleTime = 150 * time.Millisecond
-	patience   = time.Second
+	settleTime    = 150 * time.Millisecond
+	longestSettle = time.Second
 	// retryAfter is for a full disk, on which no new identity or generation can be kept.
 	retryAfter = 5 * time.Second
 )
@@ -57,7 +59,10 @@ func (s *Store) readFiles(before map[string]*file) map[string]*file {
 	for _, path := range s.paths {
 		found, err := manifest.Files(path)
 		if err != nil {
-			s.log.Error("Manifests cannot be read; what they last held stays in force", "path", path, "error", err)
+			if !s.unreadable[path] {
+				s.unreadable[path] = true
+				s.log.Error("Manifests cannot be read; what they last held stays in force", "path", path, "error", err)
+			}
 			for known, f := range before {
 				if known == path || filepath.Dir(known) == filepath.Clean(path) {
 					files[known] = f
@@ -65,6 +70,7 @@ func (s *Store) readFiles(before map[string]*file) map[string]*file {
 			}
 			continue
 		}
+		delete(s.unreadable, path)
 		for _, name := range found {
 			absolute, err := filepath.Abs(name)
 			if err != nil {
@@ -167,10 +173,11 @@ func (s *Store) Watch(ctx context.Context, changed func(Change)) error {
 	folders := watchedFolders{watcher: watcher, seen: map[string]os.FileInfo{}}
 	for _, path := range s.paths {
 		// A file is watched through its folder, since editors replace it by another one.
-		if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		if s.files[path] != nil {
 			path = filepath.Dir(path)
 		}
-		if err := folders.add(filepath.Clean(path)); err != nil {
+		// What is away at this moment is looked for again and again.
+		if err := folders.add(filepath.Clean(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("watch the manifests in %s: %w", path, err)
 		}
 	}
@@ -208,7 +215,8 @@ func (s *Store) Watch(ctx context.Context, changed func(Change)) error {
 			unsettled = time.Time{}
 			change, err := s.Reload()
 			if err != nil {
-				s.log.Error("The manifests cannot be put in force", "error", err)
+				s.log.Error("The manifests cannot be put in force; trying again", "error", err)
+				settled.Reset(retryAfter)
 				continue
 			}
 			if len(change.Changed)+len(change.Removed) > 0 || change.References {
