@@ -74,10 +74,13 @@ func (t *takeup) measure(value float64, now time.Time) {
 	}
 	t.falls++
 	t.barren = 0
-	t.debts = slices.DeleteFunc(t.debts, debt.held)
-	// A Job that the list still shows as pending may have begun to run since: its debt is paid after the running ones'.
+	// A Job that took its work and ended since the last measurement looks barren until now: it comes first. One that the
+	// list still shows as pending may have begun to run since: it comes last.
+	fell = t.pay(fell, now, debt.held)
 	fell = t.pay(fell, now, func(d debt) bool { return !d.since.IsZero() })
 	t.pay(fell, now, func(d debt) bool { return d.since.IsZero() })
+	// What is still held either took its work behind a push that hid the fall, or took none; others' success sets it free.
+	t.debts = slices.DeleteFunc(t.debts, debt.held)
 }
 
 // held tells whether it is that of a barren Job.

@@ -173,7 +173,9 @@ type simulation struct {
 	takeup                                        *takeup
 	rule                                          scaling.Rule
 	// lag is how long a change takes to be noticed: changes within it hide each other.
-	lag       time.Duration
+	lag time.Duration
+	// longest is how long the work on an item takes at the most.
+	longest   time.Duration
 	scheduled bool
 }
 
@@ -245,7 +247,7 @@ func (s *simulation) start() {
 			if s.queue > 0 {
 				s.queue--
 				s.served++
-				work = s.between(10*time.Millisecond, 20*time.Second)
+				work = s.between(s.longest/1000, s.longest)
 			} else {
 				s.surplus++
 			}
@@ -266,7 +268,8 @@ func TestTakeupSimulation(t *testing.T) {
 				s := &simulation{
 					now: time.Unix(1_000_000, 0), rng: rand.New(rand.NewPCG(seed, 0)),
 					jobs: map[types.UID]*simulatedJob{}, takeup: newTakeup(), lag: lag,
-					rule: scaling.Rule{Strategy: strategy, Deduction: &deduction, RunningPercentage: "0.5", Max: &most},
+					longest: []time.Duration{20 * time.Second, 50 * time.Millisecond}[seed%2],
+					rule:    scaling.Rule{Strategy: strategy, Deduction: &deduction, RunningPercentage: "0.5", Max: &most},
 				}
 				for s.pushed < 300 {
 					s.pushed++
