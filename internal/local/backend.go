@@ -198,14 +198,14 @@ func chooseContainer(pod *corev1.Pod, name string) (string, corev1.ContainerStat
 		"Pod %s has no container %q; it has %s", pod.Name, name, strings.Join(names, ", "))
 }
 
-// Push implements control.Backend: it appends to the queue of a ScaledJob's trigger, or else to that list of the Redis
-// that this process serves.
+// Push implements control.Backend: it appends to the queue of a ScaledJob's trigger.
 func (e *Engine) Push(ctx context.Context, queue string, items [][]byte) (control.PushResult, error) {
-	var known []string
+	var known, unready []string
 	for _, sj := range e.store.List() {
 		triggers, err := e.controller.OpenTriggers(ctx, sj, e.local())
 		if err != nil {
-			continue // its status says why
+			unready = append(unready, fmt.Sprintf("; ScaledJob %s is not ready: %v", sj.Name, err))
+			continue
 		}
 		defer func() {
 			for _, t := range triggers {
@@ -219,26 +219,19 @@ func (e *Engine) Push(ctx context.Context, queue string, items [][]byte) (contro
 			}
 			known = append(known, fmt.Sprintf("%q", pusher.Queue()))
 			if pusher.Queue() == queue {
-				return push(ctx, t, pusher, items)
+				length, err := pusher.Push(ctx, items...)
+				if err != nil {
+					return control.PushResult{}, control.Errorf(control.Unavailable, "%v", err)
+				}
+				return control.PushResult{Length: length}, nil
 			}
 		}
 	}
-	if len(known) == 0 {
-		return control.PushResult{}, control.Errorf(control.NotFound, "no ScaledJob has a queue that items can be pushed to")
+	text := "no ScaledJob has a queue that items can be pushed to"
+	if len(known) > 0 {
+		text = fmt.Sprintf("no ScaledJob reads the queue %q; there is %s", queue, strings.Join(known, ", "))
 	}
-	return control.PushResult{}, control.Errorf(control.NotFound,
-		"no ScaledJob reads the queue %q; there is %s", queue, strings.Join(known, ", "))
-}
-
-func push(ctx context.Context, t trigger.Trigger, pusher trigger.Pusher, items [][]byte) (control.PushResult, error) {
-	if err := pusher.Push(ctx, items...); err != nil {
-		return control.PushResult{}, control.Errorf(control.Unavailable, "%v", err)
-	}
-	m, err := t.Measure(ctx)
-	if err != nil {
-		return control.PushResult{}, control.Errorf(control.Unavailable, "the items were pushed, but %v", err)
-	}
-	return control.PushResult{Length: int64(m.Value)}, nil
+	return control.PushResult{}, control.Errorf(control.NotFound, "%s%s", text, strings.Join(unready, ""))
 }
 
 // Info implements control.Backend.

@@ -38,9 +38,10 @@ type Watcher interface {
 
 // Pusher is implemented by triggers whose source takes items.
 type Pusher interface {
-	// Push appends the items in their order, all of them or none. After an error it is unknown whether they arrived
-	// when the connection broke while the server worked; the error then says so.
-	Push(ctx context.Context, items ...[]byte) error
+	// Push appends the items in their order, all of them or none, and returns how many there are then; 0 when it was
+	// given none. After an error it is unknown whether they arrived when the connection broke while the server worked;
+	// the error then says so.
+	Push(ctx context.Context, items ...[]byte) (int64, error)
 	// Queue returns the name of what Push appends to, for example the list's. It may hold any bytes.
 	Queue() string
 }

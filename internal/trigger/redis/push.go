@@ -20,10 +20,11 @@ const (
 	pushSlowest = 256 << 10
 )
 
-// push appends the items in order, all or none.
-func (c *connection) push(ctx context.Context, key string, items [][]byte) error {
+// push appends the items in order, all or none, and returns the length of the list after it, as the server tells it: a
+// reading right after it may come from memory, since the server tells of the change only after its answer.
+func (c *connection) push(ctx context.Context, key string, items [][]byte) (int64, error) {
 	if len(items) == 0 {
-		return nil
+		return 0, nil
 	}
 	size := 0
 	for _, item := range items {
@@ -33,7 +34,7 @@ func (c *connection) push(ctx context.Context, key string, items [][]byte) error
 	defer cancel()
 	opened, err := c.established(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if size > pushSharedBytes || len(items) > pushCommandItems {
 		// No PING while the items are on their way: its answer would come after them.
@@ -41,22 +42,23 @@ func (c *connection) push(ctx context.Context, key string, items [][]byte) error
 			DisableCache: true, ConnWriteTimeout: -1, BlockingPipeline: math.MaxInt, AlwaysPipelining: true,
 		})
 		if err != nil {
-			return c.explain(err, opened.address)
+			return 0, c.explain(err, opened.address)
 		}
 		defer own.close()
 		opened = own
 	}
-	if err := opened.push(ctx, key, items); err != nil {
+	length, err := opened.push(ctx, key, items)
+	if err != nil {
 		if replyText(err) == "" {
 			err = fmt.Errorf("it is unknown whether the items arrived: %w", err)
 		}
-		return c.explain(err, opened.address)
+		return 0, c.explain(err, opened.address)
 	}
-	return nil
+	return length, nil
 }
 
 // push sends one command, or several in a transaction.
-func (s *session) push(ctx context.Context, key string, items [][]byte) error {
+func (s *session) push(ctx context.Context, key string, items [][]byte) (length int64, err error) {
 	var commands []rueidis.Completed
 	for len(items) > 0 {
 		size, count := 0, 0
@@ -70,23 +72,23 @@ func (s *session) push(ctx context.Context, key string, items [][]byte) error {
 		items = items[count:]
 	}
 	if len(commands) == 1 {
-		return s.client.Do(ctx, commands[0]).Error()
+		return s.client.Do(ctx, commands[0]).AsInt64()
 	}
 	commands = append([]rueidis.Completed{s.client.B().Multi().Build()}, commands...)
 	commands = append(commands, s.client.B().Exec().Build())
 	for _, result := range s.client.DoMulti(ctx, commands...) {
 		if err := result.Error(); err != nil {
-			return err // the first names the cause; a refused command makes the server refuse the whole transaction
+			return 0, err // the first names the cause; a refused command makes the server refuse the whole transaction
 		}
 		replies, err := result.ToArray()
 		if err != nil {
 			continue // OK of MULTI or QUEUED
 		}
 		for _, reply := range replies {
-			if err := reply.Error(); err != nil {
-				return err
+			if length, err = reply.AsInt64(); err != nil {
+				return 0, err
 			}
 		}
 	}
-	return nil
+	return length, nil
 }

@@ -33,8 +33,9 @@ func TestPush(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			made := open(t, config{"address": server.Addr(), "listName": name})
-			if err := made.(trigger.Pusher).Push(t.Context(), items...); err != nil {
-				t.Fatal(err)
+			length, err := made.(trigger.Pusher).Push(t.Context(), items...)
+			if err != nil || length != int64(len(items)) {
+				t.Fatalf("length %d, error %v, want %d", length, err, len(items))
 			}
 			got, err := client.Do(t.Context(), client.B().Lrange().Key(name).Start(0).Stop(-1).Build()).AsStrSlice()
 			if err != nil {
@@ -61,7 +62,7 @@ func TestPushIsAllOrNothing(t *testing.T) {
 	for i := range items {
 		items[i] = bytes.Repeat([]byte{byte(i)}, 1<<20)
 	}
-	err := made.(trigger.Pusher).Push(t.Context(), items...)
+	_, err := made.(trigger.Pusher).Push(t.Context(), items...)
 	if err == nil || !strings.Contains(err.Error(), "OOM") || strings.Contains(err.Error(), "unknown whether") {
 		t.Errorf("error %v", err)
 	}
@@ -81,7 +82,7 @@ func TestPushRefused(t *testing.T) {
 	} {
 		made := open(t, config{"address": test.address, "listName": test.list})
 		for _, items := range [][][]byte{{[]byte("a")}, make([][]byte, 5000)} {
-			err := made.(trigger.Pusher).Push(t.Context(), items...)
+			_, err := made.(trigger.Pusher).Push(t.Context(), items...)
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), fmt.Sprintf("%q", test.list)) {
 				t.Errorf("error %v, want %q", err, test.want)
 			}
@@ -100,7 +101,7 @@ func TestPushWithoutServer(t *testing.T) {
 	defer cancel()
 	for _, item := range [][]byte{[]byte("small"), bytes.Repeat([]byte("x"), 1<<20)} {
 		since := time.Now()
-		if err := made.(trigger.Pusher).Push(ctx, item); err == nil {
+		if _, err := made.(trigger.Pusher).Push(ctx, item); err == nil {
 			t.Error("pushed into a black hole")
 		}
 		if took := time.Since(since); took > patience/3 {

@@ -147,11 +147,12 @@ func (t *sizeTrigger) read(ctx context.Context) (int64, error) {
 }
 
 // Push implements trigger.Pusher with RPUSH.
-func (t *sizeTrigger) Push(ctx context.Context, items ...[]byte) error {
-	if err := t.connection.push(ctx, t.key, items); err != nil {
-		return fmt.Errorf("push %d items to %q: %w", len(items), t.key, err)
+func (t *sizeTrigger) Push(ctx context.Context, items ...[]byte) (int64, error) {
+	length, err := t.connection.push(ctx, t.key, items)
+	if err != nil {
+		return 0, fmt.Errorf("push %d items to %q: %w", len(items), t.key, err)
 	}
-	return nil
+	return length, nil
 }
 
 // Queue implements trigger.Pusher.
