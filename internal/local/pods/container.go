@@ -3,7 +3,6 @@ package pods
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -99,16 +98,12 @@ func (c *container) settle() {
 	}
 }
 
-// beforeRestart keeps the logs of the last run and of the one to come.
+// beforeRestart keeps the logs of the last run and of the one to come. What the last run reported stays until the next
+// one has something to report: it may find that nothing is left to do.
 func (c *container) beforeRestart() {
 	cfg := &c.pod.runner.cfg
 	if c.restarts > 0 {
 		c.warn("remove an old log", logs.Remove(cfg.LogPath(c.pod.spec, c.spec.Name, c.restarts-1)))
-	}
-	if cfg.ReportPath != nil {
-		if err := os.Remove(cfg.ReportPath(c.pod.spec, c.spec.Name)); !errors.Is(err, os.ErrNotExist) {
-			c.warn("remove the report of the last run", err)
-		}
 	}
 	c.pod.mu.Lock()
 	defer c.pod.mu.Unlock()

@@ -195,7 +195,7 @@ func TestReport(t *testing.T) {
 	e = newEnv(t, func(cfg *pods.Config) {
 		cfg.ReportPath = func(_ *corev1.Pod, container string) string { return filepath.Join(e.dir, container+".report") }
 	})
-	script := `[ -e $OFFBOARD_REPORT ] && exit 0; echo done >$OFFBOARD_REPORT; [ -e again ] || { touch again; exit 3; }`
+	script := `[ -e again ] && exit 0; touch again; echo done >$OFFBOARD_REPORT; exit 3`
 	status := e.start(e.pod("OnFailure", script)).end()
 	report, err := os.ReadFile(filepath.Join(e.dir, "c0.report"))
 	if err != nil || string(report) != "done\n" || status.ContainerStatuses[0].RestartCount != 1 {

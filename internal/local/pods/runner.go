@@ -49,7 +49,7 @@ type Config struct {
 	// LogLimits bound the disk space of one run's output; zero values mean logs.DefaultLimits.
 	LogLimits logs.Limits
 	// ReportPath returns the file, given to the container in OFFBOARD_REPORT, into which it may write a short report.
-	// The file of the run before is removed when the next one starts. Nil means that there is none.
+	// A restarted container finds the file of its run before, and may replace it. Nil means that there is none.
 	ReportPath func(pod *corev1.Pod, container string) string
 	// RecordStart is called when the main process of a container has been started and before anything else is done, so
 	// that process.KillLeftovers can be told of it after a crash. Nil means that nobody needs to know.
