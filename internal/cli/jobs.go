@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fatih/color"
@@ -148,7 +149,7 @@ func jobRow(info control.JobInfo, namespaces, wide bool, now time.Time) row {
 		if n := len(info.Pods); n > 0 {
 			pod = info.Pods[n-1].Name
 		}
-		cells = append(cells, number(len(info.Pods)), plain(orDash(printable(pod, 0))), plain(orDash(failureOf(job))))
+		cells = append(cells, number(len(info.Pods)), plain(orDash(printable(pod, 0))), plain(orDash(reasonOf(info))))
 	}
 	return row{key: job.Namespace + "/" + job.Name, cells: cells}
 }
@@ -208,6 +209,33 @@ func failureOf(job *batchv1.Job) string {
 		return printable(c.Reason, 0)
 	}
 	return printable(c.Reason+": "+c.Message, 0)
+}
+
+// reasonOf says why a Job has failed, and what kept the newest of its Pods from running.
+func reasonOf(info control.JobInfo) string {
+	reasons := []string{failureOf(info.Job)}
+	if n := len(info.Pods); n > 0 {
+		status := info.Pods[n-1].Status
+		for _, container := range slices.Concat(status.InitContainerStatuses, status.ContainerStatuses) {
+			reasons = append(reasons, printable(troubleOf(container), 0))
+		}
+	}
+	return strings.Join(slices.DeleteFunc(reasons, func(reason string) bool { return reason == "" }), "; ")
+}
+
+// troubleOf says what keeps a container from running, or kept its last run from starting.
+func troubleOf(status corev1.ContainerStatus) string {
+	for _, state := range []corev1.ContainerState{status.State, status.LastTerminationState} {
+		switch {
+		case state.Running != nil:
+			return ""
+		case state.Terminated != nil:
+			return state.Terminated.Message
+		case state.Waiting != nil && status.LastTerminationState.Terminated == nil:
+			return state.Waiting.Message
+		}
+	}
+	return ""
 }
 
 // jobDuration returns how long a Job ran, or has been running.

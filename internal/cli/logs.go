@@ -122,6 +122,8 @@ type part struct {
 	pod, container string
 	run            int32
 	ended          bool
+	// trouble says why it has no output, when its container could not be started.
+	trouble string
 }
 
 // followInterval is how often following looks for Pods and runs that are new.
@@ -143,8 +145,7 @@ func (l *logs) run(ctx context.Context) error {
 	}
 	parts := l.parts(info)
 	if len(parts) == 0 {
-		return fmt.Errorf("there is no output yet, because Job %s is %s; wait for it with: offboard logs -f %s",
-			l.job, stateOf(info), l.job)
+		return l.silence(info)
 	}
 	if l.flags.previous {
 		parts = parts[len(parts)-1:]
@@ -155,6 +156,24 @@ func (l *logs) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// silence says why there is no output.
+func (l *logs) silence(info control.JobInfo) error {
+	for _, pod := range slices.Backward(info.Pods) {
+		for _, status := range pod.Status.InitContainerStatuses {
+			if ended := status.State.Terminated; ended != nil && ended.ExitCode != 0 {
+				return fmt.Errorf("there is no output, because init container %s ended with exit code %d; see: "+
+					"offboard logs %s -c %s", status.Name, ended.ExitCode, l.job, status.Name)
+			}
+		}
+	}
+	if finished(info) {
+		return fmt.Errorf("there is no output: Job %s is %s, and that container has not run; see: offboard jobs %s -o yaml",
+			l.job, stateOf(info), l.job)
+	}
+	return fmt.Errorf("there is no output yet, because Job %s is %s; wait for it with: offboard logs -f %s",
+		l.job, stateOf(info), l.job)
 }
 
 // severalPods tells whether a Job has several Pods even when none fails.
@@ -204,7 +223,7 @@ func (l *logs) parts(info control.JobInfo) []part {
 			begun := status.State.Running != nil || status.State.Terminated != nil || status.RestartCount > 0
 			if status.Name == container && begun {
 				ended := status.State.Terminated != nil || podEnded(pod)
-				parts = append(parts, part{pod.Name, container, status.RestartCount, ended})
+				parts = append(parts, part{pod.Name, container, status.RestartCount, ended, troubleOf(status)})
 			}
 		}
 	}
@@ -290,6 +309,9 @@ func (l *logs) complete(info control.JobInfo) bool {
 
 // print copies the output of one run to the standard output.
 func (l *logs) print(ctx context.Context, p part, tail *int64) error {
+	if p.trouble != "" && !l.flags.previous {
+		_, _ = fmt.Fprintf(l.Err, "offboard: container %s of Pod %s: %s\n", p.container, p.pod, printable(p.trouble, 0))
+	}
 	log, err := l.client.Logs(ctx, l.flags.namespace, l.job, control.LogOptions{
 		Pod: p.pod, Container: p.container, Follow: l.flags.follow, Tail: tail, Previous: l.flags.previous,
 	})
