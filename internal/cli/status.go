@@ -61,8 +61,9 @@ func (s *statusLine) set(text string) {
 
 func (s *statusLine) draw() {
 	text := []rune(s.text)
-	if width := s.width(); len(text) >= width {
-		text = append(text[:width-2], '…')
+	// A cell stays free, so that the cursor does not wrap, and two more for the ^C that the terminal shows.
+	if room := s.width() - 3; len(text) > room {
+		text = append(text[:room-1], '…')
 	}
 	// A terminal that is gone is noticed by whoever writes something that matters.
 	_, _ = fmt.Fprintf(s.out, "\r\x1b[K%s", string(text))

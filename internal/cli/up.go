@@ -26,6 +26,8 @@ const (
 	waitingInterval = 5 * time.Second
 	// namedJobs is how many Jobs that message names.
 	namedJobs = 3
+	// namedScaledJobs is how many ScaledJobs the status line names.
+	namedScaledJobs = 2
 )
 
 func (a *app) upCommand() *cobra.Command {
@@ -205,8 +207,11 @@ func nameSome(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// summary tells in one line how the ScaledJobs fare.
+// summary tells in one line how the ScaledJobs fare: each of a few, or all of many together.
 func summary(infos []control.ScaledJobInfo) string {
+	if len(infos) > namedScaledJobs {
+		return total(infos)
+	}
 	parts := make([]string, len(infos))
 	for i, info := range infos {
 		queue := "?"
@@ -217,4 +222,20 @@ func summary(infos []control.ScaledJobInfo) string {
 			info.Object.Name, queue, info.Running+info.Pending, info.Succeeded, info.Failed)
 	}
 	return strings.Join(parts, "   ")
+}
+
+// total sums up the ScaledJobs. A queue whose length is not known is not counted.
+func total(infos []control.ScaledJobInfo) string {
+	var queue float64
+	var sum control.ScaledJobInfo
+	for _, info := range infos {
+		if info.Queue != nil {
+			queue += *info.Queue
+		}
+		sum.Running += info.Running + info.Pending
+		sum.Succeeded += info.Succeeded
+		sum.Failed += info.Failed
+	}
+	return fmt.Sprintf("%d ScaledJobs: %.0f waiting, %d running, %d succeeded, %d failed",
+		len(infos), queue, sum.Running, sum.Succeeded, sum.Failed)
 }
