@@ -133,6 +133,7 @@ func (m *machine) start(flags ...string) {
 	m.log = &lockedBuffer{}
 	m.up = exec.Command(program, append([]string{"up", "-f", m.manifests, "--data-dir", m.data}, flags...)...)
 	m.up.Stdout, m.up.Stderr = m.log, m.log
+	m.up.WaitDelay = 5 * time.Second // should a process that is left behind hold its output
 	if err := m.up.Start(); err != nil {
 		m.t.Fatal(err)
 	}
@@ -185,6 +186,7 @@ func (m *machine) runIn(stdin string, args ...string) (stdout, stderr string, co
 	var out, err bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &err
 	cmd.Env = append(os.Environ(), "OFFBOARD_DATA_DIR="+m.data)
+	cmd.WaitDelay = 5 * time.Second
 	var exit *exec.ExitError
 	if failure := cmd.Run(); failure != nil && !errors.As(failure, &exit) {
 		m.t.Fatal(failure)
