@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
 	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"golang.org/x/sync/errgroup"
+	"k8s.io/utils/ptr"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
 	"github.com/offboard-dev/offboard/internal/scaling"
@@ -57,15 +57,16 @@ func (c *Controller) create(
 	return fmt.Errorf("create Jobs of %s: %w", r.key, failures[0])
 }
 
-// rollOut deletes the unfinished Jobs of older generations when the ScaledJob asks for that.
-func (c *Controller) rollOut(ctx context.Context, sj *v1alpha1.ScaledJob, jobs []Job, report *report) error {
-	if !sj.ReplacesRunningJobs() {
-		return nil
-	}
+// rollOut deletes the unfinished Jobs of older generations when the ScaledJob asks for that, and in any case those that
+// are suspended: nothing of theirs runs, and while they count as unfinished, no Job of the new version takes their work.
+func (c *Controller) rollOut(
+	ctx context.Context, sj *v1alpha1.ScaledJob, r *record, jobs []Job, report *report,
+) error {
 	var old []Job
 	for _, job := range jobs {
 		how, _ := Finished(job.Job)
-		if how == "" && job.DeletionTimestamp == nil && !ofGeneration(job, sj.Generation) {
+		replaced := sj.ReplacesRunningJobs() || ptr.Deref(job.Spec.Suspend, false) && job.Status.Active == 0
+		if replaced && how == "" && job.DeletionTimestamp == nil && !ofGeneration(job, sj.Generation) {
 			old = append(old, job)
 		}
 	}
@@ -83,6 +84,7 @@ func (c *Controller) rollOut(ctx context.Context, sj *v1alpha1.ScaledJob, jobs [
 			report.event(warning, reasonRolloutFailed, sentence(err.Error()))
 			return err
 		}
+		r.takeup.deleted(job.UID)
 	}
 	report.event(normal, reasonRolloutCompleted, fmt.Sprintf("Deleted %d Jobs of an older version", len(old)))
 	return nil

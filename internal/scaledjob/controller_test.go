@@ -176,6 +176,21 @@ func TestRollout(t *testing.T) {
 	}
 }
 
+// A suspended Job never ends by itself: it must not keep the work from the Jobs of a manifest that suspends no more.
+func TestRolloutReplacesSuspendedJobs(t *testing.T) {
+	t.Parallel()
+	suspended := true
+	w := newWorld(t, func(sj *v1alpha1.ScaledJob) { sj.Spec.JobTargetRef.Suspend = &suspended })
+	w.edit(func() { w.queue = 2 })
+	w.eventually("suspended Jobs", func() bool { return w.created == 2 })
+	w.edit(func() { w.scaledJob.Generation, w.scaledJob.Spec.JobTargetRef.Suspend = 2, nil })
+	w.eventually("Jobs of the new version instead", func() bool {
+		return w.created == 4 && !slices.ContainsFunc(w.jobs, func(job *batchv1.Job) bool {
+			return job.Annotations[v1alpha1.AnnotationGeneration] != "2"
+		})
+	})
+}
+
 func TestHistoryLimits(t *testing.T) {
 	t.Parallel()
 	two, one := int32(2), int32(1)

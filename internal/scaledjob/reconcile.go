@@ -46,7 +46,7 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) (a
 		report.jobsUnknown(ctx, err)
 		return again, err
 	}
-	if err := c.rollOut(ctx, sj, jobs, report); err != nil {
+	if err := c.rollOut(ctx, sj, r, jobs, report); err != nil {
 		return again, err
 	}
 	if sj.PausedByAnnotation() {

@@ -64,6 +64,12 @@ func (t *takeup) created(job types.UID, work float64) {
 	}
 }
 
+// deleted records that a Job was deleted on purpose: its work waits for another one, and it did not end without taking it.
+func (t *takeup) deleted(job types.UID) {
+	t.known[job] = false // it may be listed once more
+	t.debts = slices.DeleteFunc(t.debts, func(d debt) bool { return d.job == job })
+}
+
 // measure records a new measurement: what it fell by was taken by Jobs.
 func (t *takeup) measure(value float64, now time.Time) {
 	fell := t.lastValue - value
