@@ -150,17 +150,28 @@ func (s *Store) tell(f *file, name string, problems manifest.Problems) {
 
 // Reload reads the manifests again.
 func (s *Store) Reload() (Change, error) {
+	change, _, err := s.reload(true)
+	return change, err
+}
+
+// reload reads the manifests again. Where a file is missing that is not believed to be gone, it changes nothing and says
+// so.
+func (s *Store) reload(believe bool) (change Change, missing bool, err error) {
 	s.mu.RLock()
 	before := s.files
 	s.mu.RUnlock()
 	files := s.readFiles(before)
-	change, err := s.use(s.merged(files))
-	if err == nil {
+	for name := range before {
+		if files[name] == nil && !believe {
+			return Change{}, true, nil
+		}
+	}
+	if change, err = s.use(s.merged(files)); err == nil {
 		s.mu.Lock()
 		s.files = files
 		s.mu.Unlock()
 	}
-	return change, err
+	return change, false, err
 }
 
 // Watch reloads when a file changes, and tells of what that led to, until ctx ends.
@@ -186,6 +197,7 @@ func (s *Store) Watch(ctx context.Context, changed func(Change)) error {
 	settled := time.NewTimer(0) // what changed between Open and here is seen at once
 	defer settled.Stop()
 	var unsettled time.Time // since when a change has not been read; zero when all have been
+	believe := false        // that a file which is missing now is gone, since it was missing before
 	touch := func() {
 		if unsettled.IsZero() {
 			unsettled = time.Now()
@@ -213,7 +225,12 @@ func (s *Store) Watch(ctx context.Context, changed func(Change)) error {
 			}
 		case <-settled.C:
 			unsettled = time.Time{}
-			change, err := s.Reload()
+			change, missing, err := s.reload(believe)
+			if believe = missing; missing {
+				// Its Jobs would be killed: an editor that is about to write it again gets the time for that.
+				settled.Reset(settleTime)
+				continue
+			}
 			if err != nil {
 				s.log.Error("The manifests cannot be put in force; trying again", "error", err)
 				settled.Reset(retryAfter)
