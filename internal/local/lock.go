@@ -8,12 +8,17 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // ErrInUse tells that another `offboard up` works on the data folder.
 var ErrInUse = errors.New("in use")
+
+// lockPatience is how long a lock is waited for. A process that was killed while it started another one leaves the lock
+// to that one until it runs its own program, a moment later.
+const lockPatience = time.Second
 
 // lockDir makes this process the only one that works on the data folder, until the file is closed or the process ends.
 // The kernel drops the lock with the process, so none is left behind by a crash.
@@ -23,7 +28,12 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the data folder: %w", err)
 	}
-	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(lockPatience / 50) {
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) {
+			break
+		}
+	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		holder, _ := io.ReadAll(io.LimitReader(file, 32))
 		err = errors.Join(file.Close(), fmt.Errorf(
