@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -249,7 +250,19 @@ func (e *Engine) Run(ctx, hurry context.Context) error {
 
 	grace, cancel := context.WithTimeout(hurry, e.opts.Grace)
 	defer cancel()
+	drained := make(chan struct{})
+	answering.Go(func() {
+		select {
+		case <-drained:
+		case <-grace.Done():
+			if active := e.Active(); len(active) > 0 {
+				e.opts.Log.Warn("Jobs are ended before they are done; the next `offboard up` takes them up again",
+					"jobs", strings.Join(active, ", "))
+			}
+		}
+	})
 	drainErr := e.jobs.Drain(grace)
+	close(drained)
 	stopServing()
 	answering.Wait()
 	return errors.Join(watchErr, serveErr, drainErr, e.close())
