@@ -21,7 +21,7 @@ func main() {
 	flag.IntVar(&o.pushes, "pushes", 300, "pushes for the latency")
 	flag.IntVar(&o.items, "items", 2000, "items for the throughput")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of the throughput, of which the median ratio counts")
-	flag.DurationVar(&o.idle, "idle", 20*time.Second, "time to be idle")
+	flag.DurationVar(&o.idle, "idle", 60*time.Second, "time to be idle")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

@@ -53,7 +53,7 @@ type AuthEnvironment struct {
 	Parameter string `json:"parameter"`
 	// Name is the variable's name.
 	Name string `json:"name"`
-	// ContainerName is the container; default: the one whose environment answers …FromEnv parameters.
+	// ContainerName is the container; default: the first one, as in KEDA, whatever envSourceContainerName says.
 	// +optional
 	ContainerName string `json:"containerName,omitempty"`
 }

@@ -33,7 +33,7 @@ type Namespaces struct {
 	Cluster string
 }
 
-// EnvFunc returns the environment of the Job's container of that name, or of its default container when the name is
+// EnvFunc returns the environment of the Job's container of that name, or of its first container when the name is
 // empty. It is called at most once for a name, and only for names that are needed.
 type EnvFunc func(container string) (map[string]string, error)
 

@@ -14,9 +14,9 @@ import (
 	"github.com/offboard-dev/offboard/internal/local/objects"
 )
 
-// ownedJobs keeps a Job from outliving its ScaledJob when it is created while that one is being removed. A removal takes
-// the ScaledJob away first and then deletes its Jobs; so a Job that finds its ScaledJob once it has been created is there
-// to be deleted with the others.
+// ownedJobs keeps a Job from outliving its ScaledJob when it is created while that one is being removed. A removal
+// takes the ScaledJob away first and then deletes its Jobs; so a Job that finds its ScaledJob once it has been created
+// is there to be deleted with the others.
 type ownedJobs struct {
 	*jobs.Controller
 	store *objects.Store

@@ -58,7 +58,8 @@ func (c *Controller) create(
 }
 
 // rollOut deletes the unfinished Jobs of older generations when the ScaledJob asks for that, and in any case those that
-// are suspended: nothing of theirs runs, and while they count as unfinished, no Job of the new version takes their work.
+// are suspended: nothing of theirs runs, and while they count as unfinished, no Job of the new version takes their
+// work.
 func (c *Controller) rollOut(
 	ctx context.Context, sj *v1alpha1.ScaledJob, r *record, jobs []Job, report *report,
 ) error {

@@ -85,8 +85,8 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) (a
 	return again, nil
 }
 
-// decide decides, but for one thing: Jobs that minReplicaCount asks for are replaced once a polling interval. Where there
-// is nothing to do, they end at once, and so would their successors.
+// decide decides, but for one thing: Jobs that minReplicaCount asks for are replaced once a polling interval. Where
+// there is nothing to do, they end at once, and so would their successors.
 func (r *record) decide(rule scaling.Rule, state scaling.State, polling time.Duration) scaling.Decision {
 	decision := scaling.Decide(rule, state)
 	if !decision.Floor {

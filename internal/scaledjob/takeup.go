@@ -64,7 +64,8 @@ func (t *takeup) created(job types.UID, work float64) {
 	}
 }
 
-// deleted records that a Job was deleted on purpose: its work waits for another one, and it did not end without taking it.
+// deleted records that a Job was deleted on purpose: its work waits for another one, and it did not end without taking
+// it.
 func (t *takeup) deleted(job types.UID) {
 	t.known[job] = false // it may be listed once more
 	t.debts = slices.DeleteFunc(t.debts, func(d debt) bool { return d.job == job })
@@ -162,8 +163,8 @@ func (t *takeup) observe(jobs []unfinished, target float64, now time.Time, limit
 }
 
 // untaken returns for how many Jobs the work still waits: those of the unfinished, of which some are pending, that have
-// yet to take it, and the barren ones. A Job that has ended owes nothing, but the fall that it caused may have been booked
-// on another one: only the number of debts counts, not whose they are.
+// yet to take it, and the barren ones. A Job that has ended owes nothing, but the fall that it caused may have been
+// booked on another one: only the number of debts counts, not whose they are.
 func (t *takeup) untaken(unfinished, pending int) int64 {
 	held := 0
 	for _, d := range t.debts {

@@ -139,9 +139,6 @@ func (c *Controller) triggerConfig(
 	ctx context.Context, sj *v1alpha1.ScaledJob, t *v1alpha1.ScaleTriggers, local Local,
 ) (config trigger.Config, err error) {
 	env := func(container string) (map[string]string, error) {
-		if container == "" {
-			container = sj.Spec.EnvSourceContainerName
-		}
 		template := &sj.Spec.JobTargetRef.Template
 		e, err := podenv.ForTemplate(ctx, c.Objects, sj.Namespace, template, container, local.Env)
 		if err != nil {
@@ -155,7 +152,7 @@ func (c *Controller) triggerConfig(
 		EmbeddedRedis:   local.Redis,
 		Log:             c.Log.With("scaledjob", sj.Namespace+"/"+sj.Name, "trigger", t.Type),
 	}
-	if config.Env, err = env(""); err != nil {
+	if config.Env, err = env(sj.Spec.EnvSourceContainerName); err != nil {
 		return config, err
 	}
 	if t.AuthenticationRef != nil {

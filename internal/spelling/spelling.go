@@ -7,8 +7,8 @@ import "strings"
 // effort grows with the square.
 const longest = 256
 
-// Nearest returns the candidate of which the name is most likely a misspelling, whatever the case of its letters; "" when
-// none is close.
+// Nearest returns the candidate of which the name is most likely a misspelling, whatever the case of its letters; ""
+// when none is close.
 func Nearest(name string, candidates []string) string {
 	best, distance := "", 1+max(1, min(3, len(name)/3))
 	for _, candidate := range candidates {

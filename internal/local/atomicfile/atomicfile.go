@@ -13,7 +13,8 @@ import (
 // suffix ends the names of files that are being written.
 const suffix = ".tmp"
 
-// CleanUp removes from a folder what a crash has left of files that were being written. Nobody may write there meanwhile.
+// CleanUp removes from a folder what a crash has left of files that were being written. Nobody may write there
+// meanwhile.
 func CleanUp(dir string) error {
 	files, err := os.ReadDir(dir)
 	errs := []error{err}

@@ -154,8 +154,8 @@ func (s *Store) Reload() (Change, error) {
 	return change, err
 }
 
-// reload reads the manifests again. Where a file is missing that is not believed to be gone, it changes nothing and says
-// so.
+// reload reads the manifests again. Where a file is missing that is not believed to be gone, it changes nothing and
+// says so.
 func (s *Store) reload(believe bool) (change Change, missing bool, err error) {
 	s.mu.RLock()
 	before := s.files

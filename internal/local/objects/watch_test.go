@@ -2,7 +2,6 @@ package objects
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -39,7 +38,7 @@ func write(t *testing.T, path, text string) {
 func watched(t *testing.T, path string) *Store {
 	t.Helper()
 	s, problems, err := Open(Options{
-		Paths: []string{path}, Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Paths: []string{path}, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler),
 		Validate: func(set *manifest.Set) manifest.Problems { return set.Problems },
 	})
 	if err != nil || s == nil {

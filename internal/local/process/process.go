@@ -171,9 +171,9 @@ func (p *Process) Wait() Exit {
 }
 
 // Terminate sends SIGTERM to the container's main process, as container runtimes do, and SIGKILL to its whole group
-// when it has not ended after grace; without grace SIGKILL at once. A main process that passes signals on would otherwise
-// give its children a second SIGTERM, which many programs take for "do not even tidy up". It does not wait. Called
-// again, it can only bring SIGKILL forward.
+// when it has not ended after grace; without grace SIGKILL at once. A main process that passes signals on would
+// otherwise give its children a second SIGTERM, which many programs take for "do not even tidy up". It does not wait.
+// Called again, it can only bring SIGKILL forward.
 func (p *Process) Terminate(grace time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

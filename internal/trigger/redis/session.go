@@ -21,7 +21,7 @@ const clientName = "offboard"
 // second begins with a PING, and answerTimeout.
 const (
 	connectTimeout = 4 * time.Second
-	keepAlive      = time.Second
+	keepAlive      = 2 * time.Second
 	answerTimeout  = 3 * time.Second
 	bufferBytes    = 64 << 10
 	cacheBytes     = 32 << 20
