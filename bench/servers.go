@@ -174,7 +174,8 @@ func (u *up) cpu() (time.Duration, error) {
 	// The clock of another process's processor time, as clock_getcpuclockid(3) makes it.
 	const scheduled = 2
 	var used unix.Timespec
-	if err := unix.ClockGettime(int32(^u.cmd.Process.Pid<<3|scheduled), &used); err != nil { //nolint:gosec // pids are small
+	id := int32(^u.cmd.Process.Pid<<3 | scheduled) //nolint:gosec // a process id has 22 bits
+	if err := unix.ClockGettime(id, &used); err != nil {
 		return 0, err
 	}
 	return time.Duration(used.Nano()), nil
