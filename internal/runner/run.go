@@ -129,6 +129,7 @@ func (r *run) run(signals *signals) (int, error) {
 	if end := (endSignal)(0); errors.As(context.Cause(signals.untilEnd), &end) {
 		return exitSignal + int(end), r.giveBack(q, item, end)
 	}
+	signals.starting.Store(true)
 	cmd, input, err := r.start(path, item)
 	if err != nil {
 		return startCode(err), r.giveBack(q, item, fmt.Errorf("start the command: %w", err))

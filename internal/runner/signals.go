@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,10 @@ type signals struct {
 	untilEnd context.Context
 	end      context.CancelCauseFunc
 	watching *watching
+	// starting tells that the command is being started. What comes from then on is early: it is the command's, but
+	// cannot be passed on yet. early is read once watching has stopped.
+	starting atomic.Bool
+	early    []syscall.Signal
 }
 
 // catch begins to catch signals. Those that the runner was started to ignore, as under nohup, stay ignored, for the
@@ -45,8 +50,11 @@ func catch() *signals {
 	}
 	signal.Notify(s.brokenPipe, syscall.SIGPIPE)
 	s.watching = s.watch(func(sig syscall.Signal) {
-		if sig != syscall.SIGUSR1 && sig != syscall.SIGUSR2 {
+		switch {
+		case sig != syscall.SIGUSR1 && sig != syscall.SIGUSR2:
 			s.end(endSignal(sig))
+		case s.starting.Load():
+			s.early = append(s.early, sig)
 		}
 	})
 	return s
@@ -63,6 +71,9 @@ func (s *signals) passTo(process *os.Process) *watching {
 	}
 	if end := (endSignal)(0); errors.As(context.Cause(s.untilEnd), &end) {
 		pass(syscall.Signal(end))
+	}
+	for _, sig := range s.early {
+		pass(sig)
 	}
 	s.watching = s.watch(pass)
 	return s.watching
