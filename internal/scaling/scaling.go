@@ -128,6 +128,9 @@ func Decide(rule Rule, state State) Decision {
 // formula is KEDA's answer with the corrections but the last, the limit.
 func formula(rule Rule, state State) Decision {
 	work := combine(rule, state.Readings)
+	if len(state.Readings) == 0 {
+		return Decision{Reason: "no trigger could be measured"} // not even for the floor: what is unknown creates nothing
+	}
 	if state.Running < rule.floor() {
 		// KEDA tops up to the floor first and looks at the triggers once it is reached.
 		missing := rule.floor() - state.Running
@@ -191,9 +194,6 @@ func strategy(rule Rule, state State, work work) (int64, string) {
 }
 
 func inactiveReason(readings []Reading) string {
-	if len(readings) == 0 {
-		return "no trigger could be measured"
-	}
 	for _, r := range readings {
 		if r.Value > 0 {
 			return fmt.Sprintf("no trigger is active: %s waits, which is not above the activation threshold",

@@ -69,6 +69,7 @@ func TestDecide(t *testing.T) {
 		{"empty", Rule{}, State{Readings: waiting(0)}, 0, "nothing waits"},
 		{"below activation", Rule{}, State{Readings: []Reading{{Value: 3, Target: 1}}}, 0, "activation threshold"},
 		{"unknown", Rule{}, State{}, 0, "could be measured"},
+		{"unknown, with a floor", Rule{Min: int64p(2)}, State{}, 0, "could be measured"},
 		{"limit", Rule{Strategy: "accurate", Max: int64p(3)}, State{Running: 4, Readings: waiting(9)}, 0, "accurate"},
 		{"limit of custom", blog, State{Running: 10, Readings: waiting(100)}, 15, "leaves room for 15"},
 		{"floor", Rule{Min: int64p(2)}, State{Readings: waiting(0)}, 2, "minReplicaCount 2"},
