@@ -8,6 +8,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Group, version and kinds of the API.
@@ -222,6 +223,11 @@ type ScaledJobStatus struct {
 // TriggerActivityStatus tells whether one trigger is active.
 type TriggerActivityStatus struct {
 	IsActive bool `json:"isActive,omitempty"`
+}
+
+// Key returns the namespace and the name.
+func (s *ScaledJob) Key() types.NamespacedName {
+	return types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
 }
 
 // Polling returns the longest time between two measurements.

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
 	"github.com/offboard-dev/offboard/internal/control"
@@ -46,7 +45,7 @@ func (e *Engine) ScaledJobs(ctx context.Context, namespace string) ([]control.Sc
 }
 
 func (e *Engine) scaledJob(ctx context.Context, sj *v1alpha1.ScaledJob) (control.ScaledJobInfo, error) {
-	key := types.NamespacedName{Namespace: sj.Namespace, Name: sj.Name}
+	key := sj.Key()
 	view := e.controller.View(key)
 	totals := e.store.Totals(key)
 	info := control.ScaledJobInfo{

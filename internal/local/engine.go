@@ -244,7 +244,7 @@ func (e *Engine) Run(ctx, hurry context.Context) error {
 		}
 	})
 	for _, sj := range e.store.List() {
-		e.controller.Changed(types.NamespacedName{Namespace: sj.Namespace, Name: sj.Name})
+		e.controller.Changed(sj.Key())
 	}
 	working.Wait()
 
@@ -271,7 +271,7 @@ func (e *Engine) Run(ctx, hurry context.Context) error {
 // changed brings what a reload of the manifests has led to to the controller.
 func (e *Engine) changed(ctx context.Context, change objects.Change) {
 	for _, sj := range change.Removed {
-		key := types.NamespacedName{Namespace: sj.Namespace, Name: sj.Name}
+		key := sj.Key()
 		e.opts.Log.Info("ScaledJob is gone; its Jobs are ended", "scaledjob", key.String())
 		if err := e.jobs.DeleteOwned(context.WithoutCancel(ctx), sj.UID); err != nil {
 			e.opts.Log.Error("Jobs of a ScaledJob that is gone are not deleted", "scaledjob", key.String(), "error", err)
@@ -283,7 +283,7 @@ func (e *Engine) changed(ctx context.Context, change objects.Change) {
 	if change.References {
 		touched = touched[:0:0]
 		for _, sj := range e.store.List() {
-			touched = append(touched, types.NamespacedName{Namespace: sj.Namespace, Name: sj.Name})
+			touched = append(touched, sj.Key())
 		}
 	}
 	for _, key := range touched {

@@ -23,7 +23,7 @@ type events struct {
 
 // Event records one; it implements the controller's port. An event that happened before is counted.
 func (e *events) Event(sj *v1alpha1.ScaledJob, eventType, reason, message string) {
-	key := types.NamespacedName{Namespace: sj.Namespace, Name: sj.Name}
+	key := sj.Key()
 	now := metav1.NewTime(time.Now().Truncate(time.Second))
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -82,8 +82,6 @@ type View struct {
 	// Decision is the last one, and At when it was made; zero when there was none yet.
 	Decision scaling.Decision
 	At       time.Time
-	// LastCreated is the last decision that created Jobs.
-	LastCreated scaling.Decision
 }
 
 // New returns a Controller that does nothing until Run.
@@ -181,7 +179,7 @@ func (c *Controller) work(ctx context.Context) bool {
 
 // record returns the ScaledJob's record, a new one when it is new or another one of a former name.
 func (c *Controller) record(sj *v1alpha1.ScaledJob) *record {
-	key := types.NamespacedName{Namespace: sj.Namespace, Name: sj.Name}
+	key := sj.Key()
 	c.mu.Lock()
 	r := c.records[key]
 	c.mu.Unlock()

@@ -137,7 +137,4 @@ func (r *record) see(m measured, decision scaling.Decision) {
 		r.view.Queue = &queue
 	}
 	r.view.Decision, r.view.At = decision, time.Now()
-	if decision.Create > 0 {
-		r.view.LastCreated = decision
-	}
 }
