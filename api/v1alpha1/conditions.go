@@ -1,6 +1,10 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // ConditionType names one aspect of a ScaledJob's state.
 type ConditionType string
@@ -13,10 +17,17 @@ const (
 	ConditionActive ConditionType = "Active"
 	// ConditionPaused tells whether the user has stopped new Jobs.
 	ConditionPaused ConditionType = "Paused"
+	// ConditionLimited tells whether Jobs wait because of a limit over all ScaledJobs. It is there only where there are
+	// such limits.
+	ConditionLimited ConditionType = "Limited"
+	// ConditionFallback tells whether triggers cannot be measured and the ScaledJob's fallback holds. It is there only
+	// where the ScaledJob has one.
+	ConditionFallback ConditionType = "Fallback"
 )
 
 // Condition is one aspect of a ScaledJob's state, in KEDA's shape: it has no transition time.
 type Condition struct {
+	// Type is the aspect: Ready, Active, Paused, Limited or Fallback.
 	// +required
 	Type ConditionType `json:"type"`
 	// Status is True, False or Unknown.
@@ -41,6 +52,11 @@ func (c Conditions) Get(t ConditionType) Condition {
 		}
 	}
 	return Condition{Type: t, Status: metav1.ConditionUnknown}
+}
+
+// Remove takes the condition of the type away.
+func (c *Conditions) Remove(t ConditionType) {
+	*c = slices.DeleteFunc(*c, func(condition Condition) bool { return condition.Type == t })
 }
 
 // Set replaces the condition of the same type, or adds it.

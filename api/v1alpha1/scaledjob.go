@@ -1,27 +1,15 @@
 package v1alpha1
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 )
-
-// Group, version and kinds of the API.
-const (
-	Group                            = "keda.sh"
-	Version                          = "v1alpha1"
-	KindScaledJob                    = "ScaledJob"
-	KindTriggerAuthentication        = "TriggerAuthentication"
-	KindClusterTriggerAuthentication = "ClusterTriggerAuthentication"
-)
-
-// GroupVersion is keda.sh/v1alpha1.
-var GroupVersion = schema.GroupVersion{Group: Group, Version: Version}
 
 // Annotations and labels that users and their dashboards know from KEDA.
 const (
@@ -31,6 +19,9 @@ const (
 	AnnotationExcludedLabels = "scaledjob.keda.sh/job-excluded-labels"
 	// AnnotationGeneration on a Job is the generation of the ScaledJob that it was made from.
 	AnnotationGeneration = "scaledjob.keda.sh/generation"
+	// AnnotationPriority on a ScaledJob is its weight where limits over all ScaledJobs bind; see ScaledJob.Priority. It is
+	// not KEDA's.
+	AnnotationPriority = "offboard.dev/priority"
 	// LabelScaledJob on Jobs and Pods names their ScaledJob.
 	LabelScaledJob = "scaledjob.keda.sh/name"
 )
@@ -40,6 +31,7 @@ const (
 	DefaultPollingInterval  = 30 * time.Second
 	DefaultMaxReplicaCount  = 100
 	DefaultJobsHistoryLimit = 100
+	DefaultPriority         = 1
 )
 
 // Values of enumerated fields of a ScaledJob.
@@ -58,6 +50,15 @@ const (
 	CalculationMin = "min"
 	CalculationAvg = "avg"
 	CalculationSum = "sum"
+
+	FallbackStatic                  = "static"
+	FallbackCurrentReplicas         = "currentReplicas"
+	FallbackCurrentReplicasIfHigher = "currentReplicasIfHigher"
+	FallbackCurrentReplicasIfLower  = "currentReplicasIfLower"
+	FallbackScalingModifiers        = "scalingModifiers"
+
+	// MetricTypeAverageValue is the only metric type that a formula's result can have in a ScaledJob.
+	MetricTypeAverageValue = "AverageValue"
 )
 
 // ScaledJob says which triggers start which Jobs, and how many at once.
@@ -65,6 +66,7 @@ const (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:path=scaledjobs,scope=Namespaced,shortName=sj
+// +kubebuilder:metadata:labels="app.kubernetes.io/part-of=offboard"
 // +kubebuilder:printcolumn:name="Min",type="integer",JSONPath=".spec.minReplicaCount"
 // +kubebuilder:printcolumn:name="Max",type="integer",JSONPath=".spec.maxReplicaCount"
 // +kubebuilder:printcolumn:name="Ready",type="string",JSONPath=".status.conditions[?(@.type==\"Ready\")].status"
@@ -127,6 +129,15 @@ type ScaledJobSpec struct {
 	// ScalingStrategy says how the number of new Jobs follows from the measurements.
 	// +optional
 	ScalingStrategy ScalingStrategy `json:"scalingStrategy,omitempty"`
+	// Delivery says how an item reaches the Job that works on it: by pop, KEDA's way and the default, or by claim.
+	// +optional
+	Delivery *Delivery `json:"delivery,omitempty"`
+	// Fallback says how many Jobs there are to be while triggers cannot be measured. KEDA has it for ScaledObjects only.
+	// +optional
+	Fallback *Fallback `json:"fallback,omitempty"`
+	// Advanced combines the triggers by a formula. KEDA has it for ScaledObjects only.
+	// +optional
+	Advanced *Advanced `json:"advanced,omitempty"`
 	// Triggers say how much work waits.
 	// +kubebuilder:validation:MinItems=1
 	Triggers []ScaleTriggers `json:"triggers"`
@@ -152,6 +163,47 @@ type ScalingStrategy struct {
 	// +optional
 	// +kubebuilder:validation:Enum=min;avg;sum;max
 	MultipleScalersCalculation string `json:"multipleScalersCalculation,omitempty"`
+}
+
+// Fallback says how many Jobs there are to be while triggers cannot be measured.
+type Fallback struct {
+	// FailureThreshold is how many times in a row, a polling interval apart, a trigger may fail before the fallback holds.
+	// +kubebuilder:validation:Minimum=0
+	FailureThreshold int32 `json:"failureThreshold"`
+	// Replicas is how many unfinished Jobs there are to be then.
+	// +kubebuilder:validation:Minimum=0
+	Replicas int32 `json:"replicas"`
+	// Behavior static (default) keeps Replicas Jobs; currentReplicas as many as there were when the triggers were last
+	// measured, currentReplicasIfHigher and currentReplicasIfLower the larger and the smaller of the two;
+	// scalingModifiers hands nil for such a trigger to the formula.
+	// +optional
+	// +kubebuilder:validation:Enum=static;currentReplicas;currentReplicasIfHigher;currentReplicasIfLower;scalingModifiers
+	Behavior string `json:"behavior,omitempty"`
+}
+
+// Advanced holds what most ScaledJobs do without.
+type Advanced struct {
+	// ScalingModifiers makes one measurement of those of several triggers.
+	// +optional
+	ScalingModifiers *ScalingModifiers `json:"scalingModifiers,omitempty"`
+}
+
+// ScalingModifiers makes one measurement of those of several triggers.
+type ScalingModifiers struct {
+	// Formula is an expression over the triggers' names that gives a number, in the language of
+	// github.com/expr-lang/expr.
+	// +kubebuilder:validation:MinLength=1
+	Formula string `json:"formula"`
+	// Target is how much of the formula's result one Job takes, a number above 0 such as "5".
+	// +kubebuilder:validation:MinLength=1
+	Target string `json:"target"`
+	// ActivationTarget is the result above which there is work, a number. Default "0".
+	// +optional
+	ActivationTarget string `json:"activationTarget,omitempty"`
+	// MetricType is AverageValue, which it need not say; accepted so that it can be written as in a ScaledObject.
+	// +optional
+	// +kubebuilder:validation:Enum=AverageValue
+	MetricType string `json:"metricType,omitempty"`
 }
 
 // Rollout says what happens to the Jobs of an older generation.
@@ -188,6 +240,7 @@ type ScaleTriggers struct {
 
 // AuthenticationRef names a TriggerAuthentication or a ClusterTriggerAuthentication.
 type AuthenticationRef struct {
+	// Name is the object's name.
 	Name string `json:"name"`
 	// Kind is TriggerAuthentication (default) or ClusterTriggerAuthentication.
 	// +optional
@@ -200,7 +253,7 @@ type ScaledJobStatus struct {
 	// LastActiveTime is when a trigger was last seen active.
 	// +optional
 	LastActiveTime *metav1.Time `json:"lastActiveTime,omitempty"`
-	// Conditions are Ready, Active and Paused.
+	// Conditions are Ready, Active and Paused, and Limited where there are limits over all ScaledJobs.
 	// +optional
 	Conditions Conditions `json:"conditions,omitempty"`
 	// Paused is kept for objects that KEDA wrote.
@@ -222,7 +275,9 @@ type ScaledJobStatus struct {
 
 // TriggerActivityStatus tells whether one trigger is active.
 type TriggerActivityStatus struct {
-	IsActive bool `json:"isActive,omitempty"`
+	// IsActive tells whether the trigger says that there is work. It is written also when it is false, as KEDA does.
+	// +optional
+	IsActive bool `json:"isActive"`
 }
 
 // Key returns the namespace and the name.
@@ -258,6 +313,24 @@ func (s *ScaledJob) PausedByAnnotation() bool {
 	}
 	paused, err := strconv.ParseBool(value)
 	return err != nil || paused
+}
+
+// maxPriority keeps the arithmetic with weights exact.
+const maxPriority = 1_000_000
+
+// Priority returns the ScaledJob's weight where limits over all ScaledJobs bind: of two that want more Jobs than they
+// can have, one with twice the weight gets twice as many. An annotation that is no such weight gives an error.
+func (s *ScaledJob) Priority() (float64, error) {
+	text, found := s.Annotations[AnnotationPriority]
+	if !found {
+		return DefaultPriority, nil
+	}
+	weight, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(weight > 0 && weight <= maxPriority) {
+		return 0, fmt.Errorf("annotation %s is %q, want a number above 0 and up to %d, such as \"10\"; it counts as %d",
+			AnnotationPriority, text, maxPriority, DefaultPriority)
+	}
+	return weight, nil
 }
 
 // ReplacesRunningJobs tells whether a change of the ScaledJob deletes the Jobs of older generations. The deprecated
