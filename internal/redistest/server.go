@@ -8,22 +8,15 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/redis/rueidis"
-)
 
-// startTimeout is how long a server may take until it answers.
-const startTimeout = 20 * time.Second
+	"github.com/offboard-dev/offboard/internal/servertest"
+)
 
 // Options say what a server is to be like; the zero value is an open server without persistence.
 type Options struct {
@@ -33,6 +26,8 @@ type Options struct {
 	Users []string
 	// TLS makes the server speak TLS only, with the certificate of Certs.
 	TLS bool
+	// Certs are the certificates of other servers to share with TLS; nil means new ones.
+	Certs *servertest.Certs
 	// ClientCertificate makes the server require a certificate of its clients. It needs TLS.
 	ClientCertificate bool
 	// AppendOnly makes the server keep its data over a restart.
@@ -41,119 +36,66 @@ type Options struct {
 	Directives []string
 	// Port is the port to listen on; 0 means a free one. It stays the same over a restart.
 	Port int
+	// Cluster makes the server a node of a cluster, alone and without slots; StartCluster makes a whole one.
+	Cluster bool
+	// Monitors makes the server a sentinel that looks after that master, under the name MasterName, and alone decides
+	// when it is to be replaced. A password, users and TLS are then the sentinel's own, as far as its version has them.
+	Monitors *Server
 }
+
+// MasterName is the name by which a sentinel knows its master.
+const MasterName = "main"
 
 // Server is one redis-server process.
 type Server struct {
+	*servertest.Process
+
 	tb      testing.TB
 	options Options
-	folder  string
-	certs   *Certs
-	port    int
-	running *exec.Cmd
-	exited  chan struct{}
+	certs   *servertest.Certs
 }
 
 // Start starts a server and waits until it answers. It fails the test when there is no redis-server.
 func Start(tb testing.TB, options Options) *Server {
 	tb.Helper()
-	server := &Server{tb: tb, options: options, folder: tb.TempDir(), port: options.Port}
-	if options.TLS {
-		server.certs = NewCerts(tb, server.folder)
+	server := &Server{tb: tb, options: options}
+	folder := tb.TempDir()
+	if server.certs = options.Certs; options.TLS && server.certs == nil {
+		server.certs = servertest.NewCerts(tb, folder)
 	}
-	tb.Cleanup(server.Kill)
-	// Another process may take a port between its choice and its use.
-	for range 50 {
-		if options.Port == 0 {
-			server.port = freePort(tb)
-		}
-		err := server.launch()
-		if err == nil {
-			return server
-		}
-		if options.Port != 0 || !errors.Is(err, syscall.EADDRINUSE) {
-			tb.Fatal(err)
-		}
-	}
-	tb.Fatal("no free port for redis-server found")
-	return nil
-}
-
-// freePort returns a port on which nothing listens, from below the range that systems take outgoing ports from, so that
-// it is most likely still free when a server restarts on it.
-func freePort(tb testing.TB) int {
-	tb.Helper()
-	for range 1000 {
-		port := 12000 + rand.IntN(20000)
-		listener, err := net.Listen("tcp", address(port))
-		if err != nil {
-			continue
-		}
-		if err := listener.Close(); err != nil {
-			tb.Fatal(err)
-		}
-		return port
-	}
-	tb.Fatal("no free port on 127.0.0.1 found")
-	return 0
-}
-
-func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-
-// launch starts the process and waits until it answers. The error is EADDRINUSE when the port is taken.
-func (s *Server) launch() error {
-	binary, err := exec.LookPath("redis-server")
-	if err != nil {
-		return errors.New("there is no redis-server on the PATH: run `make test`, which installs it")
-	}
-	configuration := filepath.Join(s.folder, "redis.conf")
-	if err := os.WriteFile(configuration, []byte(s.configuration()), 0o600); err != nil {
-		return err
-	}
-	logPath := filepath.Join(s.folder, "redis.log")
-	logFile, err := os.Create(logPath)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = logFile.Close() }()
-	command := exec.Command(binary, configuration)
-	command.Stdout, command.Stderr = logFile, logFile
-	if err := command.Start(); err != nil {
-		return fmt.Errorf("start redis-server: %w", err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		defer close(exited)
-		_ = command.Wait()
-	}()
-	s.running, s.exited = command, exited
-	deadline := time.Now().Add(startTimeout)
-	for {
-		select {
-		case <-exited:
-			output, _ := os.ReadFile(logPath)
-			if strings.Contains(string(output), "Address already in use") {
-				return fmt.Errorf("redis-server on port %d: %w", s.port, syscall.EADDRINUSE)
+	program := servertest.Program{
+		Name: "redis-server", Fixed: options.Port,
+		Args: func(p *servertest.Process) ([]string, error) {
+			server.Process = p
+			args := []string{p.Path("redis.conf")}
+			if options.Monitors != nil {
+				args = append(args, "--sentinel")
 			}
-			return fmt.Errorf("redis-server ended at once:\n%s", output)
-		case <-time.After(5 * time.Millisecond):
-		}
-		// Another server may listen on the port, and this one be about to end: only its own log tells that it is up.
-		output, _ := os.ReadFile(logPath)
-		if strings.Contains(string(output), "Ready to accept connections") && s.answers() {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			s.Kill()
-			return fmt.Errorf("redis-server does not answer within %v:\n%s", startTimeout, output)
-		}
+			return args, p.Write("redis.conf", server.configuration())
+		},
+		Ready: func(ctx context.Context, p *servertest.Process) error {
+			up := "Ready to accept connections"
+			if options.Monitors != nil {
+				up = "+monitor master"
+			}
+			// Another server may listen on the port, and this one be about to end: only its own log tells that it is up.
+			if !strings.Contains(p.Log(), up) {
+				return errors.New("it is not up")
+			}
+			return server.answers(ctx)
+		},
 	}
+	if options.Cluster {
+		program.Ports = 2 // the second is the one on which the nodes talk with each other
+	}
+	server.Process = servertest.Start(tb, folder, program)
+	return server
 }
 
 func (s *Server) configuration() string {
-	port, tlsPort := s.port, 0
+	port, tlsPort := s.Process.Port(0), 0
 	if s.options.TLS {
-		port, tlsPort = 0, s.port
+		port, tlsPort = 0, s.Process.Port(0)
 	}
 	appendOnly := "no"
 	if s.options.AppendOnly {
@@ -162,10 +104,16 @@ func (s *Server) configuration() string {
 	lines := []string{
 		"bind 127.0.0.1",
 		fmt.Sprintf("port %d", port),
-		"dir " + strconv.Quote(s.folder),
-		`save ""`,
-		"appendonly " + appendOnly,
-		"appendfsync always",
+		"dir " + strconv.Quote(s.Folder()),
+	}
+	if s.options.Monitors != nil {
+		lines = append(lines, s.sentinelLines()...)
+	} else {
+		lines = append(lines, `save ""`, "appendonly "+appendOnly, "appendfsync always",
+			"repl-diskless-sync-delay 0") // a replica need not wait for others
+	}
+	if s.options.Cluster {
+		lines = append(lines, s.clusterLines()...)
 	}
 	if s.options.Password != "" {
 		lines = append(lines, "requirepass "+strconv.Quote(s.options.Password))
@@ -190,20 +138,52 @@ func (s *Server) configuration() string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// answers tells whether the server answers a PING in any way but that it is still loading.
-func (s *Server) answers() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
+// sentinelLines let a sentinel replace a master quickly.
+func (s *Server) sentinelLines() []string {
+	master := s.options.Monitors
+	lines := []string{
+		fmt.Sprintf("sentinel monitor %s %s %s 1", MasterName, master.Host(), master.Port()),
+		"sentinel down-after-milliseconds " + MasterName + " 1000",
+		"sentinel failover-timeout " + MasterName + " 3000",
+	}
+	if master.options.Password != "" {
+		lines = append(lines, fmt.Sprintf("sentinel auth-pass %s %s", MasterName, strconv.Quote(master.options.Password)))
+	}
+	if master.options.TLS {
+		lines = append(lines, "tls-replication yes")
+	}
+	return lines
+}
+
+// AwaitReplica waits until the sentinel knows a replica that it may promote.
+func AwaitReplica(tb testing.TB, sentinel *Server) {
+	tb.Helper()
+	await(tb, "the sentinel to know a replica", func() bool {
+		message := sentinel.Do("SENTINEL", "REPLICAS", MasterName)
+		replicas, err := message.ToArray()
+		if err != nil || len(replicas) == 0 {
+			return false
+		}
+		replica, err := replicas[0].AsStrMap()
+		return err == nil && replica["flags"] == "slave" && replica["master-link-status"] == "ok"
+	})
+}
+
+// answers returns nil when the server answers a PING in any way but that it is still loading.
+func (s *Server) answers(ctx context.Context) error {
 	conn, err := s.dial(ctx)
 	if err != nil {
-		return false
+		return err
 	}
 	defer func() { _ = conn.Close() }()
 	if _, err := conn.Write([]byte("PING\r\n")); err != nil {
-		return false
+		return err
 	}
 	line, err := bufio.NewReader(conn).ReadString('\n')
-	return err == nil && !strings.HasPrefix(line, "-LOADING")
+	if err == nil && strings.HasPrefix(line, "-LOADING") {
+		return errors.New(line)
+	}
+	return err
 }
 
 func (s *Server) dial(ctx context.Context) (net.Conn, error) {
@@ -215,19 +195,16 @@ func (s *Server) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // Addr returns host:port.
-func (s *Server) Addr() string { return address(s.port) }
+func (s *Server) Addr() string { return s.Process.Addr(0) }
 
 // Host returns the host of Addr.
 func (s *Server) Host() string { return "127.0.0.1" }
 
 // Port returns the port of Addr.
-func (s *Server) Port() string { return strconv.Itoa(s.port) }
-
-// Folder returns the server's working folder.
-func (s *Server) Folder() string { return s.folder }
+func (s *Server) Port() string { return strconv.Itoa(s.Process.Port(0)) }
 
 // Certs returns the certificates of a server with TLS.
-func (s *Server) Certs() *Certs { return s.certs }
+func (s *Server) Certs() *servertest.Certs { return s.certs }
 
 // Client returns a client that may do everything, closed with the test. It caches nothing.
 func (s *Server) Client() rueidis.Client {
@@ -265,6 +242,17 @@ func (s *Server) Do(args ...string) rueidis.RedisMessage {
 	return message
 }
 
+// Text runs a command as Do does, and returns the text that it answers.
+func (s *Server) Text(args ...string) string {
+	s.tb.Helper()
+	message := s.Do(args...)
+	text, err := message.ToString()
+	if err != nil {
+		s.tb.Fatalf("%q: %v", args, err)
+	}
+	return text
+}
+
 // Restart starts a server that Stop or Kill has ended, on the same port and folder, with the password given in place of
 // the former one when there is one.
 func (s *Server) Restart(password ...string) {
@@ -272,48 +260,5 @@ func (s *Server) Restart(password ...string) {
 	if len(password) > 0 {
 		s.options.Password = password[0]
 	}
-	deadline := time.Now().Add(startTimeout)
-	for {
-		err := s.launch()
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(deadline) {
-			s.tb.Fatal(err)
-		}
-		time.Sleep(10 * time.Millisecond) // whoever took the port may give it back
-	}
-}
-
-// Stop ends the server in order.
-func (s *Server) Stop() { s.end(syscall.SIGTERM) }
-
-// Kill ends the server at once. It does nothing when the server has ended.
-func (s *Server) Kill() { s.end(syscall.SIGKILL) }
-
-// Freeze stops the process, so that connections stay open and nothing is answered; Thaw lets it go on.
-func (s *Server) Freeze() { s.signal(syscall.SIGSTOP) }
-
-// Thaw lets a frozen process go on.
-func (s *Server) Thaw() { s.signal(syscall.SIGCONT) }
-
-func (s *Server) signal(signal syscall.Signal) {
-	s.tb.Helper()
-	if err := s.running.Process.Signal(signal); err != nil {
-		s.tb.Fatalf("send %v to redis-server: %v", signal, err)
-	}
-}
-
-func (s *Server) end(signal syscall.Signal) {
-	if s.running == nil {
-		return
-	}
-	_ = s.running.Process.Signal(signal) // fails when it has ended already
-	select {
-	case <-s.exited:
-	case <-time.After(startTimeout):
-		_ = s.running.Process.Kill()
-		<-s.exited
-	}
-	s.running = nil
+	s.Process.Restart()
 }

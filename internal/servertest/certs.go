@@ -1,4 +1,4 @@
-package redistest
+package servertest
 
 import (
 	"crypto/ecdsa"
@@ -30,7 +30,7 @@ type Certs struct {
 func NewCerts(tb testing.TB, folder string) *Certs {
 	tb.Helper()
 	caTemplate := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "redistest authority"},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
@@ -38,13 +38,14 @@ func NewCerts(tb testing.TB, folder string) *Certs {
 	ca := sign(tb, caTemplate, caTemplate, caKey, caKey)
 	serverKey, clientKey := newKey(tb), newKey(tb)
 	server := sign(tb, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "redistest server"},
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "test server"},
 		NotBefore: caTemplate.NotBefore, NotAfter: caTemplate.NotAfter,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		// The nodes of a cluster are clients of each other, with this certificate.
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, caTemplate, serverKey, caKey)
 	client := sign(tb, &x509.Certificate{
-		SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: "redistest client"},
+		SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: "test client"},
 		NotBefore: caTemplate.NotBefore, NotAfter: caTemplate.NotAfter,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, caTemplate, clientKey, caKey)
@@ -71,6 +72,21 @@ func (c *Certs) ClientConfig() *tls.Config {
 	roots.AppendCertsFromPEM([]byte(c.CA))
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12, RootCAs: roots, Certificates: []tls.Certificate{c.client}, ServerName: "localhost",
+	}
+}
+
+// ServerConfig shows the server's certificate and verifies the client's where there is one.
+func (c *Certs) ServerConfig(tb testing.TB) *tls.Config {
+	tb.Helper()
+	certificate, err := tls.LoadX509KeyPair(c.ServerCertFile, c.ServerKeyFile)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	clients := x509.NewCertPool()
+	clients.AppendCertsFromPEM([]byte(c.CA))
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate},
+		ClientCAs: clients, ClientAuth: tls.VerifyClientCertIfGiven,
 	}
 }
 
