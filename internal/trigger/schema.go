@@ -1,5 +1,26 @@
 package trigger
 
+import (
+	"slices"
+	"strings"
+)
+
+// Schema describes trigger types in the form of KEDA's schema file, schema/generated/scalers-schema.json.
+type Schema struct {
+	// KEDAVersion is the version of KEDA whose parameters the types have.
+	KEDAVersion string `json:"kedaVersion"`
+	// SchemaVersion is the version of the form.
+	SchemaVersion int `json:"schemaVersion"`
+	// Scalers are the types by name.
+	Scalers []SchemaType `json:"scalers"`
+}
+
+// SchemaType describes one type.
+type SchemaType struct {
+	Type       string        `json:"type"`
+	Parameters []SchemaParam `json:"parameters"`
+}
+
 // SchemaParam describes one key of a trigger type in the form of KEDA's schema file, in which an alias is a parameter
 // of its own and every value is a string.
 type SchemaParam struct {
@@ -8,6 +29,10 @@ type SchemaParam struct {
 	Optional     bool     `json:"optional,omitempty"`
 	Default      string   `json:"default,omitempty"`
 	AllowedValue []string `json:"allowedValue,omitempty"`
+	// ExclusiveSet holds elements of which a list may hold only one.
+	ExclusiveSet []string `json:"exclusiveSet,omitempty"`
+	// RangeSeparator stands between the first and the last number of a range.
+	RangeSeparator string `json:"rangeSeparator,omitempty"`
 	// MetadataReadable tells that trigger metadata may hold the value.
 	MetadataReadable bool `json:"metadataVariableReadable,omitempty"`
 	// EnvReadable tells that metadata may name an environment variable, under the key <name>FromEnv.
@@ -16,10 +41,27 @@ type SchemaParam struct {
 	AuthReadable bool `json:"triggerAuthenticationVariableReadable,omitempty"`
 }
 
-// Schema returns the type's parameters in KEDA's form, in the order of their declaration.
-func (t Type) Schema() []SchemaParam {
+// SchemaOf returns the schema of the types, sorted by their names.
+func SchemaOf(types []Type) Schema {
+	schema := Schema{KEDAVersion: "main", SchemaVersion: 1}
+	for _, t := range types {
+		schema.Scalers = append(schema.Scalers, SchemaType{t.Name, t.schema()})
+	}
+	slices.SortFunc(schema.Scalers, func(a, b SchemaType) int { return strings.Compare(a.Type, b.Type) })
+	return schema
+}
+
+// schema returns the type's parameters in KEDA's form, in the order of their declaration.
+func (t Type) schema() []SchemaParam {
 	var schema []SchemaParam
 	for _, param := range t.Params {
+		if param.Unlisted || param.Extension {
+			continue
+		}
+		separator := ""
+		if param.Kind == Numbers {
+			separator = "-"
+		}
 		for _, key := range param.Keys() {
 			schema = append(schema, SchemaParam{
 				Name:             key,
@@ -27,6 +69,8 @@ func (t Type) Schema() []SchemaParam {
 				Optional:         param.Optional,
 				Default:          param.Default,
 				AllowedValue:     param.Allowed,
+				ExclusiveSet:     param.Exclusive,
+				RangeSeparator:   separator,
 				MetadataReadable: param.From(FromMetadata),
 				EnvReadable:      param.From(FromEnv),
 				AuthReadable:     param.From(FromAuth),

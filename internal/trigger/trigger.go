@@ -8,6 +8,10 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/offboard-dev/offboard/internal/queue"
 )
 
 // Measurement is one reading of a trigger.
@@ -18,7 +22,16 @@ type Measurement struct {
 	Target float64
 	// Active tells whether Value is above the activation threshold, so that Jobs may be started for it.
 	Active bool
+	// Wake tells when items come back to the source by themselves, as the source's queue.Queue has it: those that are
+	// delayed, put off or leased. Nil when the source does not tell.
+	Wake *string
+	// Holds is for how long the measurement need not be repeated, because Watch tells when it may have changed; 0 when it
+	// does not.
+	Holds time.Duration
 }
+
+// MeasureTimeout bounds one measurement, what must be connected or looked up for it included.
+const MeasureTimeout = 5 * time.Second
 
 // Trigger is a source that says how much work waits. Its methods may be called from several goroutines.
 type Trigger interface {
@@ -30,10 +43,11 @@ type Trigger interface {
 
 // Watcher is implemented by triggers that can tell when their measurement may have changed.
 type Watcher interface {
-	// Watch calls changed, from any goroutine and without blocking it, each time that Measure might give another
-	// answer than it last gave, until ctx ends; it returns when it calls no more. It handles outages itself. Spurious
-	// calls are allowed; a call that is lost costs at most the polling interval.
-	Watch(ctx context.Context, changed func())
+	// Watch calls changed, from any goroutine and perhaps before it returns, each time that Measure might give another
+	// answer than it last gave, until stop is called, after whose return it calls no more. It handles outages itself.
+	// changed does not block. Spurious calls are allowed; a call that is lost costs at most what Measurement.Holds tells
+	// or the polling interval, whichever is longer.
+	Watch(changed func()) (stop func())
 }
 
 // Pusher is implemented by triggers whose source takes items.
@@ -46,8 +60,50 @@ type Pusher interface {
 	Queue() string
 }
 
+// Claimer is implemented by triggers whose source can hand out items one by one, so that each is bound to one Job.
+type Claimer interface {
+	// Items returns the queue of that name at the trigger's source; empty means the one that the trigger measures. It may
+	// be used until Close.
+	Items(name string) queue.Queue
+	// Claimed returns how many claims there are on the queue that the trigger measures, whosever they are. It costs no
+	// more than Measure does.
+	Claimed(ctx context.Context) (int64, error)
+}
+
+// Kinds of objects that hold data.
+const (
+	ConfigMap = "ConfigMap"
+	Secret    = "Secret"
+)
+
+// Objects reads objects of the ScaledJob's namespace.
+type Objects interface {
+	// Data returns what the object of the kind, ConfigMap or Secret, holds. It asks for it anew each time.
+	Data(ctx context.Context, kind, name string) (map[string]string, error)
+}
+
+// Endpoints knows which Pods answer for a Kubernetes Service.
+type Endpoints interface {
+	// Endpoints returns the IP addresses of those Pods that are ready, in ascending order. A Service that does not exist
+	// has none.
+	Endpoints(ctx context.Context, namespace, service string) ([]string, error)
+}
+
+// Pods counts Pods that have neither succeeded nor failed.
+type Pods interface {
+	// Count counts those of the namespace that the selector takes. An error means that the number is unknown.
+	Count(ctx context.Context, namespace string, selector labels.Selector) (PodCount, error)
+	// Watch calls changed when Count may give another answer, as Watcher has it, until stop is called.
+	Watch(namespace string, selector labels.Selector, changed func()) (stop func())
+}
+
+// PodCount is how many Pods there are, and on how many nodes they are. A Pod that has no node yet is on none.
+type PodCount struct{ Pods, Nodes int }
+
 // Config is what a trigger is built from. All references are resolved already.
 type Config struct {
+	// Namespace and Name are those of the ScaledJob, for sources that are asked for it.
+	Namespace, Name string
 	// Metadata is the trigger's metadata as written in the manifest.
 	Metadata map[string]string
 	// Env is the environment of the Job's container, in which …FromEnv parameters are looked up.
@@ -56,8 +112,17 @@ type Config struct {
 	Auth map[string]string
 	// PollingInterval is the longest time for which a measurement may be answered from a cache.
 	PollingInterval time.Duration
+	// Claims tells that items are handed out by claim, which only types with Type.Claims are asked for: Measure then
+	// counts what can be claimed, and not what is claimed already.
+	Claims bool
+	// Objects reads objects of the ScaledJob's namespace; nil where there are none.
+	Objects Objects
+	// Endpoints knows the Pods of Services; nil where there are no Services.
+	Endpoints Endpoints
+	// Pods counts Pods; nil where there are none.
+	Pods Pods
 	// EmbeddedRedis is the address (host:port) of the Redis that this process itself serves; empty when there is none.
-	// A redis trigger without any address uses it.
+	// A trigger of type redis or redis-streams without any address uses it.
 	EmbeddedRedis string
 	// Log receives what no error of Measure tells, and at debug level how a connection fares. Whoever measures tells of
 	// errors.

@@ -3,9 +3,13 @@ package trigger_test
 import (
 	"context"
 	"errors"
+	"maps"
+	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/offboard-dev/offboard/internal/trigger"
 )
@@ -26,6 +30,15 @@ func sample() trigger.Type {
 		Params: []trigger.Param{
 			{Name: "name", Kind: trigger.String, Sources: []trigger.Source{metadata}},
 			{Name: "size", Kind: trigger.Int, Default: "5", Min: &zero, Sources: []trigger.Source{metadata}},
+			{Name: "share", Kind: trigger.Float, Default: "0.5", Positive: true, Sources: []trigger.Source{metadata}},
+			{Name: "level", Kind: trigger.Float, Optional: true, Min: &zero, Sources: []trigger.Source{metadata}},
+			{Name: "wait", Kind: trigger.Duration, Default: "30", Sources: []trigger.Source{metadata}},
+			{Name: "headers", Kind: trigger.Map, Optional: true, Sources: []trigger.Source{metadata}},
+			{Name: "query", Kind: trigger.Query, Optional: true, Sources: []trigger.Source{metadata}},
+			{Name: "partitions", Kind: trigger.Numbers, Optional: true, Sources: []trigger.Source{metadata}},
+			{Name: "modes", Aliases: []string{"modus"}, Kind: trigger.List, Optional: true, Unlisted: true,
+				Allowed: []string{"tls", "basic", "bearer"}, Exclusive: []string{"basic", "bearer"},
+				Sources: []trigger.Source{metadata}},
 			{Name: "flag", Kind: trigger.Bool, Optional: true, Sources: []trigger.Source{metadata, env}},
 			{Name: "mode", Kind: trigger.String, Optional: true, Allowed: []string{"slow", "fast"},
 				Sources: []trigger.Source{metadata, auth}},
@@ -37,6 +50,7 @@ func sample() trigger.Type {
 				Sources: []trigger.Source{metadata, env, auth}},
 			{Name: "token", Kind: trigger.String, Group: "connection", Sources: []trigger.Source{auth}},
 			{Name: "account", Kind: trigger.String, Sources: []trigger.Source{env, metadata}},
+			{Name: "ours", Kind: trigger.String, Optional: true, Extension: true, Sources: []trigger.Source{metadata}},
 		},
 		Build: func(_ context.Context, _ trigger.Config, values trigger.Values) (trigger.Trigger, error) {
 			return nothing{values: values}, nil
@@ -64,8 +78,37 @@ func TestNewDecodes(t *testing.T) {
 			func(v trigger.Values) bool { return v.Int("size") == 5 }},
 		{"int", config{"name": "n", "account": "a", "size": "9223372036854775807"}, nil, nil,
 			func(v trigger.Values) bool { return v.Int("size") == 1<<63-1 }},
+		{"float", config{"name": "n", "account": "a", "share": "1.25e1"}, nil, nil,
+			func(v trigger.Values) bool { return v.Float("share") == 12.5 }},
+		{"float's default", config{"name": "n", "account": "a"}, nil, nil,
+			func(v trigger.Values) bool { return v.Float("share") == 0.5 && v.Float("level") == 0 }},
 		{"bool", config{"name": "n", "account": "a", "flag": "T"}, nil, nil,
 			func(v trigger.Values) bool { return v.Bool("flag") }},
+		{"duration", config{"name": "n", "account": "a", "wait": "1m30s"}, nil, nil,
+			func(v trigger.Values) bool { return v.Duration("wait") == 90*time.Second }},
+		{"milliseconds", config{"name": "n", "account": "a", "wait": "1500"}, nil, nil,
+			func(v trigger.Values) bool { return v.Duration("wait") == 1500*time.Millisecond }},
+		{"duration's default", config{"name": "n", "account": "a"}, nil, nil,
+			func(v trigger.Values) bool { return v.Duration("wait") == 30*time.Millisecond }},
+		{"map", config{"name": "n", "account": "a", "headers": " X-A = 1 ,X-B=b==,X-C="}, nil, nil,
+			func(v trigger.Values) bool {
+				return maps.Equal(v.Map("headers"), config{"X-A": "1", "X-B": "b==", "X-C": ""})
+			}},
+		{"query", config{"name": "n", "account": "a", "query": "a=1&a=2&b=%26"}, nil, nil,
+			func(v trigger.Values) bool {
+				return slices.Equal(v.Query("query")["a"], []string{"1", "2"}) && v.Query("query").Get("b") == "&"
+			}},
+		{"numbers", config{"name": "n", "account": "a", "partitions": "7, 1-4,0"}, nil, nil,
+			func(v trigger.Values) bool { return slices.Equal(v.Numbers("partitions"), []int32{7, 1, 2, 3, 4, 0}) }},
+		{"space around numbers", config{"name": "n", "account": "a", "partitions": " 7 , 1 - 3 "}, nil, nil,
+			func(v trigger.Values) bool { return slices.Equal(v.Numbers("partitions"), []int32{7, 1, 2, 3}) }},
+		{"largest number", config{"name": "n", "account": "a", "partitions": "2147483647"}, nil, nil,
+			func(v trigger.Values) bool { return slices.Equal(v.Numbers("partitions"), []int32{math.MaxInt32}) }},
+		{"one of an exclusive set", config{"name": "n", "account": "a", "modes": "tls, basic"}, nil, nil,
+			func(v trigger.Values) bool { return slices.Equal(v.List("modes"), []string{"tls", "basic"}) }},
+		{"no collections", config{"name": "n", "account": "a"}, nil, nil, func(v trigger.Values) bool {
+			return v.Map("headers") == nil && len(v.Query("query")) == 0 && v.Numbers("partitions") == nil
+		}},
 		{"no bool", config{"name": "n", "account": "a"}, nil, nil,
 			func(v trigger.Values) bool { return !v.Bool("flag") && v.List("hosts") == nil }},
 		{"bool from env", config{"name": "n", "account": "a", "flagFromEnv": "F"}, config{"F": "1"}, nil,
@@ -124,6 +167,36 @@ func TestNewRefuses(t *testing.T) {
 			[]string{`size "9223372036854775808": is out of range`}},
 		{"too small", config{"name": "n", "account": "a", "size": "-1"}, nil, nil,
 			[]string{`size "-1": is too small; give at least 0`}},
+		{"no float", config{"name": "n", "account": "a", "share": "5,0"}, nil, nil, []string{`share "5,0": is not a number`}},
+		{"not a number", config{"name": "n", "account": "a", "share": "NaN"}, nil, nil, []string{`share "NaN": is not a number`}},
+		{"infinite", config{"name": "n", "account": "a", "share": "inf"}, nil, nil, []string{`share "inf": is not a number`}},
+		{"float too big", config{"name": "n", "account": "a", "share": "1e999"}, nil, nil,
+			[]string{`share "1e999": is out of range`}},
+		{"float not above zero", config{"name": "n", "account": "a", "share": "0"}, nil, nil,
+			[]string{`share "0": is too small; give a number above 0`}},
+		{"float too small", config{"name": "n", "account": "a", "level": "-0.1"}, nil, nil,
+			[]string{`level "-0.1": is too small; give at least 0`}},
+		{"no duration", config{"name": "n", "account": "a", "wait": "soon"}, nil, nil,
+			[]string{`wait "soon": is not a length of time; give one, for example "30s", or a number of milliseconds`}},
+		{"negative duration", config{"name": "n", "account": "a", "wait": "-1s"}, nil, nil, []string{`wait "-1s": is negative`}},
+		{"negative milliseconds", config{"name": "n", "account": "a", "wait": "-1"}, nil, nil, []string{`wait "-1": is negative`}},
+		{"too long", config{"name": "n", "account": "a", "wait": "9223372036854775807"}, nil, nil, []string{"is out of range"}},
+		{"no map", config{"name": "n", "account": "a", "headers": "a=1,b"}, nil, nil, []string{"that is not key=value"}},
+		{"no key", config{"name": "n", "account": "a", "headers": "=1"}, nil, nil, []string{"that is not key=value"}},
+		{"no query", config{"name": "n", "account": "a", "query": "a=%zz"}, nil, nil, []string{"is not the query of an URL"}},
+		{"no numbers", config{"name": "n", "account": "a", "partitions": "1,,2"}, nil, nil,
+			[]string{`partitions "1,,2": is not a list of numbers and ranges`}},
+		{"negative number", config{"name": "n", "account": "a", "partitions": "-1"}, nil, nil, []string{"is not a list of"}},
+		{"space in a number", config{"name": "n", "account": "a", "partitions": "1 2"}, nil, nil, []string{"is not a list of"}},
+		{"number of 33 bits", config{"name": "n", "account": "a", "partitions": "2147483648"}, nil, nil, []string{"is not a list of"}},
+		{"range backwards", config{"name": "n", "account": "a", "partitions": "4-1"}, nil, nil,
+			[]string{"ends before it begins; give 1-4"}},
+		{"endless range", config{"name": "n", "account": "a", "partitions": "0-9,5-2147483647"}, nil, nil,
+			[]string{"holds more than 100000 numbers"}},
+		{"not allowed in a list", config{"name": "n", "account": "a", "modes": "tls,none"}, nil, nil,
+			[]string{"not allowed; give tls or basic or bearer"}},
+		{"two of an exclusive set", config{"name": "n", "account": "a", "modes": "basic,tls,bearer"}, nil, nil,
+			[]string{"holds more than one of basic, bearer"}},
 		{"no bool", config{"name": "n", "account": "a", "flag": "yes"}, nil, nil, []string{`flag "yes": is not a boolean`}},
 		{"not allowed", config{"name": "n", "account": "a", "mode": "medium"}, nil, nil,
 			[]string{`mode "medium": is not allowed; give slow or fast`}},
@@ -172,6 +245,8 @@ func TestValidate(t *testing.T) {
 		{"misspelt", config{"nam": "n", "name": "n", "account": "a"}, false,
 			[]string{"nam: is not a parameter of trigger type sample; did you mean name?"}},
 		{"other case", config{"Name": "n", "name": "n", "account": "a"}, false, []string{"Name: is not a parameter of trigger type sample; did you mean name?"}},
+		{"of old manifests", config{"metricName": "n", "name": "n", "account": "a"}, false,
+			[]string{"warning: metricName: has no effect, as in KEDA since 2.12"}},
 		{"far off", config{"zzzzzz": "n", "name": "n", "account": "a"}, false, []string{"zzzzzz: is not a parameter of trigger type sample"}},
 		{"very long key", config{strings.Repeat("x", 1<<20): "n", "name": "n", "account": "a"}, false, []string{"is not a parameter"}},
 		{"only from auth", config{"token": "secret", "name": "n", "account": "a"}, false,
@@ -232,6 +307,46 @@ func TestCheckSeesWhatIsKnown(t *testing.T) {
 	}
 }
 
+func TestOtherKeys(t *testing.T) {
+	t.Parallel()
+	declared := sample()
+	declared.OtherKeys = true
+	metadata := config{"name": "n", "account": "a", "nmae": "x", "tokenFromEnv": "y", "size": "0"}
+	if findings := declared.Validate(metadata, false); len(findings) != 0 {
+		t.Errorf("findings %v, want none for keys that the source may know", findings)
+	}
+	metadata["size"] = "many"
+	if findings := declared.Validate(metadata, false); len(findings) != 1 || findings[0].Key != "size" {
+		t.Errorf("findings %v, want one about size", findings)
+	}
+}
+
+func TestSchemaOf(t *testing.T) {
+	t.Parallel()
+	other := trigger.Type{Name: "other", Params: []trigger.Param{{
+		Name: "numbers", Aliases: []string{"number"}, Kind: trigger.Numbers, Optional: true, Allowed: []string{"1"},
+		Exclusive: []string{"2"}, Sources: []trigger.Source{trigger.FromMetadata, trigger.FromAuth},
+	}}}
+	schema := trigger.SchemaOf([]trigger.Type{sample(), other})
+	if len(schema.Scalers) != 2 || schema.Scalers[0].Type != "other" || schema.Scalers[1].Type != "sample" {
+		t.Fatalf("schema %+v, want the types other and sample in this order", schema)
+	}
+	want := trigger.SchemaParam{
+		Name: "numbers", Type: "string", Optional: true, AllowedValue: []string{"1"}, ExclusiveSet: []string{"2"},
+		RangeSeparator: "-", MetadataReadable: true, AuthReadable: true,
+	}
+	alias := want
+	alias.Name = "number"
+	if got := schema.Scalers[0].Parameters; !reflect.DeepEqual(got, []trigger.SchemaParam{want, alias}) {
+		t.Errorf("schema %+v, want %+v and the same under the name number", got, want)
+	}
+	for _, param := range schema.Scalers[1].Parameters {
+		if param.Name == "modes" || param.Name == "modus" || param.Name == "ours" {
+			t.Errorf("the schema holds %q, which KEDA's leaves out", param.Name)
+		}
+	}
+}
+
 func TestExternalMetricName(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
@@ -271,6 +386,11 @@ func FuzzDecode(f *testing.F) {
 	f.Add("hosts", "a, b,,\x00")
 	f.Add("hostFromEnv", "V")
 	f.Add("mode", "s3cr3t")
+	f.Add("wait", "1h")
+	f.Add("headers", "a=b,c==")
+	f.Add("query", "a=%20&b")
+	f.Add("partitions", "1-4,7")
+	f.Add("modes", "basic,bearer")
 	f.Add("", "\xff\xfe")
 	f.Fuzz(func(t *testing.T, key, value string) {
 		declared := sample()
@@ -292,4 +412,19 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("error %v", err)
 		}
 	})
+}
+
+func TestUnknownType(t *testing.T) {
+	t.Parallel()
+	types := []trigger.Type{{Name: "redis"}, {Name: "cron"}}
+	for name, want := range map[string]string{
+		"kafka":  "KEDA has trigger type kafka, but Offboard does not yet: it has cron, redis",
+		"reddis": `unknown trigger type "reddis": want one of cron, redis; did you mean "redis"?`,
+		"none":   `unknown trigger type "none": want one of cron, redis`,
+		"":       `unknown trigger type "": want one of cron, redis`,
+	} {
+		if got := trigger.UnknownType(types, name).Error(); got != want {
+			t.Errorf("%q: got %s, want %s", name, got, want)
+		}
+	}
 }

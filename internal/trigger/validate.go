@@ -26,6 +26,15 @@ func (t Type) Validate(metadata map[string]string, hasAuth bool) []ParamError {
 	return findings
 }
 
+// ValidateClaims checks what delivery by claim needs of the metadata, besides what Validate finds.
+func (t Type) ValidateClaims(metadata map[string]string, hasAuth bool) []ParamError {
+	values, findings := decoder{metadata: metadata, static: true, hasAuth: hasAuth}.decode(t.Params)
+	if len(findings) > 0 || t.CheckClaims == nil {
+		return nil
+	}
+	return t.CheckClaims(values)
+}
+
 // metadataKeys returns every key that the parameter gives a meaning to in a trigger's metadata, in the order in which
 // they win.
 func (p Param) metadataKeys() []string {
@@ -36,7 +45,7 @@ func (p Param) metadataKeys() []string {
 			case FromMetadata:
 				keys = append(keys, key)
 			case FromEnv:
-				keys = append(keys, key+envSuffix)
+				keys = append(keys, key+EnvSuffix)
 			case FromAuth:
 			}
 		}
@@ -56,15 +65,22 @@ func (p Param) shadowed(metadata map[string]string) []ParamError {
 		if winner != "" {
 			findings = append(findings, ParamError{Key: key, Warning: true,
 				Message: fmt.Sprintf("has no effect because %s is given too and wins; remove one of them", winner)})
-		} else if !strings.HasSuffix(key, envSuffix) {
+		} else if !strings.HasSuffix(key, EnvSuffix) {
 			winner = key
 		}
 	}
 	return findings
 }
 
-// unknownKeys reports the metadata keys that no parameter gives a meaning to.
+// legacyKey named the value of a trigger before KEDA 2.12, where type prometheus required it. KEDA has ignored it
+// since, and manifests still have it.
+const legacyKey = "metricName"
+
+// unknownKeys reports the metadata keys that nothing gives a meaning to.
 func (t Type) unknownKeys(metadata map[string]string) []ParamError {
+	if t.OtherKeys {
+		return nil
+	}
 	known := map[string]bool{}
 	elsewhere := map[string]string{}
 	for _, param := range t.Params {
@@ -76,13 +92,18 @@ func (t Type) unknownKeys(metadata map[string]string) []ParamError {
 			case !param.From(FromMetadata):
 				elsewhere[key] = "cannot be given in metadata; give " + param.places()
 			case !param.From(FromEnv):
-				elsewhere[key+envSuffix] = "cannot be read from the environment; give " + param.places()
+				elsewhere[key+EnvSuffix] = "cannot be read from the environment; give " + param.places()
 			}
 		}
 	}
 	var findings []ParamError
 	for _, key := range slices.Sorted(maps.Keys(metadata)) {
 		if known[key] {
+			continue
+		}
+		if key == legacyKey {
+			findings = append(findings, ParamError{Key: key, Warning: true,
+				Message: "has no effect, as in KEDA since 2.12, which names the value itself; leave it out"})
 			continue
 		}
 		message := elsewhere[key]

@@ -2,8 +2,10 @@ package trigger
 
 import (
 	"fmt"
+	"net/url"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Values are a trigger's decoded parameters by name. Accessors panic for a name that the type does not declare: that
@@ -62,10 +64,55 @@ func (v Values) Int(name string) int64 {
 	return number
 }
 
+// Float returns the value or the default; 0 when there is neither.
+func (v Values) Float(name string) float64 {
+	number, err := strconv.ParseFloat(v.get(name).text, 64)
+	if err != nil {
+		return 0 // as in Int
+	}
+	return number
+}
+
 // Bool returns the value or the default; false when there is neither.
 func (v Values) Bool(name string) bool {
 	truth, err := strconv.ParseBool(v.get(name).text)
 	return err == nil && truth
+}
+
+// Duration returns the value or the default; 0 when there is neither.
+func (v Values) Duration(name string) time.Duration {
+	length, err := parseDuration(v.get(name).text)
+	if err != nil {
+		return 0 // as in Int
+	}
+	return length
+}
+
+// Map returns the entries of a Map; nil when there are none.
+func (v Values) Map(name string) map[string]string {
+	entries, err := parseMap(v.get(name).text)
+	if err != nil {
+		return nil // as in Int
+	}
+	return entries
+}
+
+// Query returns the entries of a Query; empty when there are none.
+func (v Values) Query(name string) url.Values {
+	entries, err := url.ParseQuery(v.get(name).text)
+	if err != nil {
+		return nil // as in Int
+	}
+	return entries
+}
+
+// Numbers returns the numbers, in the order in which they are written; nil when there are none.
+func (v Values) Numbers(name string) []int32 {
+	numbers, err := parseNumbers(v.get(name).text)
+	if err != nil {
+		return nil // as in Int
+	}
+	return numbers
 }
 
 // List returns the elements that are not empty, without space around them; nil when there are none.

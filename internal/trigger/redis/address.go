@@ -8,15 +8,20 @@ import (
 	"github.com/offboard-dev/offboard/internal/trigger"
 )
 
-// defaultPort is the port that Redis listens on unless told otherwise.
-const defaultPort = "6379"
+// defaultPorts are the ports that Redis and its sentinels listen on unless told otherwise.
+var defaultPorts = map[topology]string{
+	singleTopology: "6379", clusterTopology: "6379", sentinelTopology: "26379",
+}
 
 // addresses returns where the server may be reached, in the order in which to try: what address says, then hosts with
 // their ports. None and no error means that nothing was said. As in KEDA, a port without a host says nothing.
-func addresses(values trigger.Values) ([]string, *trigger.ParamError) {
+func (f family) addresses(values trigger.Values) ([]string, *trigger.ParamError) {
 	var found []string
 	for _, text := range values.List(paramAddress) {
-		address, problem := parseAddress(text)
+		address, problem := parseAddress(text, defaultPorts[f.topology])
+		if problem == "" && f.topology != singleTopology && strings.HasPrefix(address, "/") {
+			problem = "is the path of a unix socket; give host:port"
+		}
 		if problem != "" {
 			return nil, paramError(values, paramAddress, text, problem)
 		}
@@ -31,7 +36,7 @@ func addresses(values trigger.Values) ([]string, *trigger.ParamError) {
 			"must give one port for each host; host gives "+strconv.Itoa(len(hosts))+" and port "+strconv.Itoa(len(ports)))
 	}
 	for i, host := range hosts {
-		port := defaultPort
+		port := defaultPorts[f.topology]
 		if len(ports) > 0 {
 			port = ports[i]
 		}
@@ -41,7 +46,7 @@ func addresses(values trigger.Values) ([]string, *trigger.ParamError) {
 		// A host that names a port itself is a common slip; without a port of its own, it is clear what is meant.
 		address, problem := net.JoinHostPort(strings.Trim(host, "[]"), port), ""
 		if len(ports) == 0 {
-			address, problem = parseAddress(host)
+			address, problem = parseAddress(host, defaultPorts[f.topology])
 		} else if !validHost(strings.Trim(host, "[]")) {
 			problem = "is not a host; give a name or an address without a port"
 		}
@@ -64,7 +69,7 @@ func paramError(values trigger.Values, name, text, problem string) *trigger.Para
 
 // parseAddress returns host:port of a server, with the default port where none is written, or the path of a unix
 // socket.
-func parseAddress(text string) (address, problem string) {
+func parseAddress(text, defaultPort string) (address, problem string) {
 	if strings.HasPrefix(text, "/") {
 		return text, ""
 	}

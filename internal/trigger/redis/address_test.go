@@ -20,7 +20,7 @@ func TestParseAddress(t *testing.T) {
 		"/run/redis/redis.sock":   "/run/redis/redis.sock",
 		"under_score.svc.cluster": "under_score.svc.cluster:6379",
 	} {
-		if got, problem := parseAddress(text); got != want || problem != "" {
+		if got, problem := parseAddress(text, "6379"); got != want || problem != "" {
 			t.Errorf("%q: %q, %q; want %q", text, got, problem, want)
 		}
 	}
@@ -28,7 +28,7 @@ func TestParseAddress(t *testing.T) {
 		"", ":", ":6379", "redis:", "redis:port", "redis:0", "redis:65536", "redis:-1", "redis:+1", "redis: 1", "a b", "a:b:c",
 		"redis://redis:1", "unix:///x", "user@redis:1", "re\x00dis", "re\ndis:1", "[::1", "[::1]x", "[[::1]]:1",
 	} {
-		if got, problem := parseAddress(text); problem == "" {
+		if got, problem := parseAddress(text, "6379"); problem == "" {
 			t.Errorf("%q is taken as %q", text, got)
 		}
 	}
@@ -46,7 +46,7 @@ func FuzzParseAddress(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		address, problem := parseAddress(text)
+		address, problem := parseAddress(text, "6379")
 		if (address == "") == (problem == "") {
 			t.Fatalf("%q: %q, %q", text, address, problem)
 		}
@@ -56,7 +56,7 @@ func FuzzParseAddress(f *testing.F) {
 		if host, port, err := net.SplitHostPort(address); err != nil || host == "" || !validPort(port) {
 			t.Fatalf("%q gives %q: %v", text, address, err)
 		}
-		if again, problem := parseAddress(address); again != address || problem != "" {
+		if again, problem := parseAddress(address, "6379"); again != address || problem != "" {
 			t.Fatalf("%q gives %q, which gives %q, %q", text, address, again, problem)
 		}
 	})

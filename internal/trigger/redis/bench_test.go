@@ -11,6 +11,7 @@ import (
 	"github.com/offboard-dev/offboard/internal/redistest"
 	"github.com/offboard-dev/offboard/internal/trigger"
 	"github.com/offboard-dev/offboard/internal/trigger/redis"
+	"github.com/offboard-dev/offboard/internal/trigger/triggertest"
 )
 
 // BenchmarkPushToChanged measures the time from before a push by another client to the call of changed, and on to the
@@ -41,7 +42,7 @@ func benchmarkPushToChanged(b *testing.B, watched int) {
 				}
 			}
 		}
-		running.Go(func() { made.(trigger.Watcher).Watch(ctx, changed) })
+		b.Cleanup(made.(trigger.Watcher).Watch(changed))
 	}
 	client := server.Client()
 	<-called
@@ -77,5 +78,28 @@ func BenchmarkMeasureUnchanged(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		measure(b, made)
+	}
+}
+
+// BenchmarkMeasure compares measurements of what Redis does not tell of, so that each asks the server, with the bare
+// questions.
+func BenchmarkMeasure(b *testing.B) {
+	server := redistest.Start(b, redistest.Options{})
+	server.Do("XGROUP", "CREATE", "stream", "group", "$", "MKSTREAM")
+	add(server, 100)
+	read(b, server, 50)
+	client := server.Client()
+	for name, bench := range map[string]struct {
+		metadata config
+		command  []string
+	}{
+		"lag":     {config{"consumerGroup": "group", "lagCount": "1"}, []string{"XINFO", "GROUPS", "stream"}},
+		"pending": {config{"consumerGroup": "group"}, []string{"XPENDING", "stream", "group"}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			triggertest.Compare(b, stream(b, server, bench.metadata), func() error {
+				return client.Do(b.Context(), client.B().Arbitrary(bench.command...).Build()).Error()
+			})
+		})
 	}
 }

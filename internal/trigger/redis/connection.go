@@ -4,18 +4,20 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/offboard-dev/offboard/internal/trigger/network"
 )
 
 // errClosed is the error of a connection that no trigger uses any more.
 var errClosed = errors.New("the connection to Redis is closed")
 
-// connection keeps a session to one server alive and tells watchers of changes. Its goroutine starts with the first use
-// and ends with stop.
+// connection keeps a session to one server alive, which with sentinels is the master that they name, and tells watchers
+// of changes. Its goroutine starts with the first use and ends with stop.
 type connection struct {
+	*usage
+
 	settings settings
 	log      *slog.Logger
 
@@ -25,8 +27,6 @@ type connection struct {
 
 	mu    sync.Mutex
 	state state
-	// ages holds how old an answer may be for each user.
-	ages []time.Duration
 
 	// watchMu is held for reading while watchers are called, so that none is called after its removal.
 	watchMu  sync.RWMutex
@@ -44,8 +44,9 @@ type state struct {
 // watcher is told of changes of a key.
 type watcher struct{ changed func() }
 
-func newConnection(s settings, log *slog.Logger) *connection {
+func newConnection(s settings, log *slog.Logger, users *usage) *connection {
 	return &connection{
+		usage:    users,
 		settings: s,
 		log:      log,
 		done:     make(chan struct{}),
@@ -77,7 +78,10 @@ func (c *connection) stop() {
 // run connects, waits until the session is lost, and connects again, until ctx ends.
 func (c *connection) run(ctx context.Context) {
 	defer close(c.done)
-	var retry backoff
+	retry := network.Backoff{First: retryFirst, Most: retryMost}
+	if c.settings.topology != singleTopology {
+		retry.Most = retryMaster
+	}
 	var outage bool
 	// fail lets measurements fail with the error, and tells watchers when that is news.
 	fail := func(err error) {
@@ -97,7 +101,7 @@ func (c *connection) run(ctx context.Context) {
 		}
 		if err != nil {
 			fail(err)
-			if !sleep(ctx, retry.next(err)) {
+			if !network.Sleep(ctx, pause(&retry, err)) {
 				return
 			}
 			continue
@@ -106,26 +110,46 @@ func (c *connection) run(ctx context.Context) {
 			outage = false
 			c.log.DebugContext(ctx, "Redis is usable again", "address", opened.address)
 		}
-		opened.explainUntracked(ctx, c.log, c.settings.polled)
+		opened.explainUntracked(ctx, c.log, c.settings.polled || c.settings.scripts)
 		since := time.Now()
 		c.replace(opened, nil)
 		c.notifyAll()
-		select {
-		case <-opened.lost():
-		case <-ctx.Done():
-		}
+		replaced := c.await(ctx, opened)
 		// After a loss measurements wait for one attempt to reconnect, which mostly takes milliseconds. Where the server
 		// has been silent, that attempt is likely to take long as well, and they have waited long enough.
 		c.replace(nil, nil)
-		if ctx.Err() == nil && opened.silent() {
+		if ctx.Err() == nil && !replaced && opened.silent() {
 			fail(c.explain(context.DeadlineExceeded, opened.address))
 		}
 		opened.close()
 		// A server that drops each connection at once must not be hammered; any other deserves a try at once.
 		if time.Since(since) > retryReset {
-			retry = backoff{}
-		} else if !sleep(ctx, retry.next(nil)) {
+			retry.Reset()
+		} else if !network.Sleep(ctx, retry.Next()) {
 			return
+		}
+	}
+}
+
+// await waits until the session is lost, or ctx ends, or, with sentinels, until they name another master, in which case
+// it returns true.
+func (c *connection) await(ctx context.Context, opened *session) (replaced bool) {
+	var checks <-chan time.Time
+	if c.settings.topology == sentinelTopology {
+		ticker := time.NewTicker(masterCheck)
+		defer ticker.Stop()
+		checks = ticker.C
+	}
+	for {
+		select {
+		case <-opened.lost():
+			return false
+		case <-ctx.Done():
+			return false
+		case <-checks:
+			if otherMaster(ctx, c.settings, opened.address) {
+				return true
+			}
 		}
 	}
 }
@@ -164,22 +188,38 @@ func (c *connection) established(ctx context.Context) (*session, error) {
 	}
 }
 
-// size reads the size of a key. A session that is lost on the way is waited for once, since reading again is harmless.
-func (c *connection) size(ctx context.Context, key string, remembered *atomic.Pointer[kind]) (int64, error) {
+// read implements server. A session that is lost on the way is waited for once, since reading again is harmless.
+func (c *connection) read(
+	ctx context.Context, key string, do func(*session, time.Duration) error,
+) (holds time.Duration, err error) {
 	for attempt := 0; ; attempt++ {
 		opened, err := c.established(ctx)
 		if err != nil {
 			return 0, err
 		}
-		size, err := opened.size(ctx, key, remembered, c.age())
-		if err == nil {
-			return size, nil
+		if err = do(opened, c.age()); err == nil {
+			if opened.tracked {
+				holds = c.checked()
+			}
+			return holds, nil
 		}
 		if attempt == 0 && ctx.Err() == nil && isLost(err) && c.leave(ctx, opened) {
 			continue
 		}
 		return 0, c.explainKey(err, opened.address, key)
 	}
+}
+
+// write implements server.
+func (c *connection) write(ctx context.Context, key string, do func(*session) error) error {
+	opened, err := c.established(ctx)
+	if err != nil {
+		return err
+	}
+	if err := do(opened); err != nil {
+		return c.explainKey(err, opened.address, key)
+	}
+	return nil
 }
 
 // leave waits until the session is no longer the current one.
@@ -197,33 +237,7 @@ func (c *connection) leave(ctx context.Context, opened *session) bool {
 	}
 }
 
-// limitAge makes answers from memory no older than the interval until forget is called.
-func (c *connection) limitAge(interval time.Duration) (forget func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ages = append(c.ages, interval)
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if i := slices.Index(c.ages, interval); i >= 0 {
-			c.ages = slices.Delete(c.ages, i, i+1)
-		}
-	}
-}
-
-// age returns how long an answer may be kept. It is a tenth below the shortest polling interval: an answer that lived
-// just as long as the interval would also answer the poll that is there to replace it.
-func (c *connection) age() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.ages) == 0 {
-		return time.Millisecond
-	}
-	shortest := slices.Min(c.ages)
-	return max(shortest-shortest/10, time.Millisecond)
-}
-
-// watch calls changed whenever the key may have changed, until remove is called; after remove it is not called.
+// watch implements server.
 func (c *connection) watch(key string, changed func()) (remove func()) {
 	c.start()
 	added := &watcher{changed: changed}

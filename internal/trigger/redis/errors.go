@@ -15,16 +15,52 @@ import (
 	"github.com/redis/rueidis"
 )
 
+// keyError tells that something about a key is not as it must be.
+type keyError struct {
+	message string
+	cause   error
+}
+
+func (e keyError) Error() string {
+	if e.cause == nil {
+		return e.message
+	}
+	return e.message + ": " + e.cause.Error()
+}
+
+func (e keyError) Unwrap() error { return e.cause }
+
+// answerError tells that an answer is of no use.
+type answerError string
+
+func (e answerError) Error() string { return string(e) }
+
+// errShape is the error of an answer that is not as documented. It does not show what it is instead.
+const errShape = answerError("answers in an unknown form")
+
 // explain says which server failed, what that means, and what would be right. The error holds no password, also where a
 // server echoes the command that it does not know.
 func explain(err error, address string, s settings) error {
 	if s.password != "" && strings.Contains(err.Error(), s.password) {
 		err = errors.New(strings.ReplaceAll(err.Error(), s.password, "…"))
 	}
-	if hint := hint(err, s); hint != "" {
-		return fmt.Errorf("redis at %s %s: %w", address, hint, err)
+	what := "redis"
+	switch s.topology {
+	case clusterTopology:
+		what = "redis cluster"
+	case sentinelTopology:
+		what = "redis with sentinels"
+		if address != s.addresses {
+			what = "redis"
+		}
+	case sentinelItself:
+		what = "redis sentinel"
+	case singleTopology, clusterNode:
 	}
-	return fmt.Errorf("redis at %s: %w", address, err)
+	if hint := hint(err, s); hint != "" {
+		return fmt.Errorf("%s at %s %s: %w", what, address, hint, err)
+	}
+	return fmt.Errorf("%s at %s: %w", what, address, err)
 }
 
 func (c *connection) explain(err error, address string) error {
@@ -33,7 +69,7 @@ func (c *connection) explain(err error, address string) error {
 
 // explainKey is explain for an error that concerns one key.
 func (c *connection) explainKey(err error, address, key string) error {
-	var wrong kindError
+	var wrong keyError
 	if errors.As(err, &wrong) {
 		return fmt.Errorf("redis at %s: key %q %w", address, key, err)
 	}
@@ -67,9 +103,9 @@ func hint(err error, s settings) string {
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.ErrUnexpectedEOF),
 		errors.Is(err, syscall.EPIPE):
 		switch {
-		case !s.tls.enabled:
+		case !s.withTLS:
 			return `closed the connection; if it expects TLS, give enableTLS "true"`
-		case s.tls.cert == "":
+		case s.tls.Cert == "":
 			// The alert that says so may be lost when the server closes the connection behind it.
 			return "closed the connection; it may require a client certificate: give cert and key in a TriggerAuthentication"
 		default:
@@ -89,6 +125,17 @@ func hint(err error, s settings) string {
 // replyHint says what an error reply of the server means, by its first word.
 func replyHint(reply string, s settings) string {
 	word, _, _ := strings.Cut(reply, " ")
+	switch s.topology {
+	case sentinelItself:
+		if hint := sentinelHint(word, reply, s); hint != "" {
+			return hint
+		}
+	case clusterNode:
+		if hint := clusterHint(word, reply); hint != "" {
+			return hint
+		}
+	case singleTopology, sentinelTopology, clusterTopology:
+	}
 	switch word {
 	case "WRONGPASS":
 		return fmt.Sprintf("does not accept user %q with this password; correct username and password", s.user())
@@ -103,16 +150,48 @@ func replyHint(reply string, s settings) string {
 	case "MASTERDOWN":
 		return "is a replica that has lost its master; give the address of the master"
 	case "MOVED", "ASK", "CLUSTERDOWN", "CROSSSLOT":
-		return "is a node of a Redis Cluster; use trigger type redis-cluster"
+		return "is a node of a Redis Cluster; use trigger type redis-cluster, or redis-cluster-streams for a stream"
 	case "WRONGTYPE":
-		return "holds another type under this key; items can be pushed to a list only"
+		return "holds another type under this key; items can be pushed to a list, or to a stream where the trigger reads one"
 	}
 	switch {
 	case strings.Contains(reply, "DB index"):
 		return fmt.Sprintf("has no database %d; give a databaseIndex below its setting `databases`, 16 unless changed",
 			s.database)
 	case strings.Contains(reply, "cluster mode"):
-		return "is a node of a Redis Cluster, which has database 0 only; use trigger type redis-cluster"
+		return "is a node of a Redis Cluster, which has database 0 only; use trigger type redis-cluster, " +
+			"or redis-cluster-streams for a stream"
+	default:
+		return ""
+	}
+}
+
+// sentinelHint says what an error reply of a sentinel means.
+func sentinelHint(word, reply string, s settings) string {
+	switch {
+	case word == "WRONGPASS":
+		return fmt.Sprintf("does not accept user %q with this password; correct sentinelUsername and sentinelPassword",
+			s.user())
+	case word == "NOAUTH":
+		return "requires a password; give sentinelPasswordFromEnv, or sentinelPassword in a TriggerAuthentication"
+	case strings.Contains(reply, "unknown command"):
+		return "is no sentinel; give the addresses of sentinels, or use trigger type redis or redis-streams"
+	default:
+		return ""
+	}
+}
+
+// clusterHint says what an error reply of a node of a cluster means.
+func clusterHint(word, reply string) string {
+	switch {
+	case word == "MOVED", word == "ASK":
+		return "and other nodes of the Redis Cluster name each other for the key; they may be about to agree"
+	case word == "CLUSTERDOWN":
+		return "is a node of a Redis Cluster that is down, as a node or its slots are missing"
+	case word == "TRYAGAIN":
+		return "is moving the slot of the key to another node"
+	case strings.Contains(reply, "cluster support disabled"):
+		return "is no node of a Redis Cluster; use trigger type redis or redis-streams"
 	default:
 		return ""
 	}
@@ -127,11 +206,27 @@ func replyText(err error) string {
 	return reply.Error()
 }
 
+// replyWord returns the first word of the server's error reply; "" when the error is of another origin.
+func replyWord(err error) string {
+	word, _, _ := strings.Cut(replyText(err), " ")
+	return word
+}
+
 func hasReply(err error, word string) bool { return strings.HasPrefix(replyText(err), word) }
 
 func isWrongType(err error) bool { return hasReply(err, "WRONGTYPE") }
 
 func isLoading(err error) bool { return hasReply(err, "LOADING") }
+
+// isPassing tells whether a reply says how the server fares, rather than what is wrong with the question.
+func isPassing(err error) bool {
+	switch replyWord(err) {
+	case "LOADING", "MASTERDOWN", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "MOVED", "ASK":
+		return true
+	default:
+		return false
+	}
+}
 
 // isNoPermission also knows the text that rueidis makes of a denied command while it connects.
 func isNoPermission(err error) bool { return hasReply(err, "NOPERM") }
@@ -139,7 +234,7 @@ func isNoPermission(err error) bool { return hasReply(err, "NOPERM") }
 // isLost tells whether an error means that the connection is gone, as opposed to a reply or a caller that gave up.
 func isLost(err error) bool {
 	return replyText(err) == "" && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) &&
-		!errors.As(err, new(kindError))
+		!errors.As(err, new(keyError)) && !errors.As(err, new(answerError))
 }
 
 func isDialError(err error) bool {

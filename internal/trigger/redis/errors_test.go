@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/offboard-dev/offboard/internal/redistest"
+	"github.com/offboard-dev/offboard/internal/servertest"
 	"github.com/offboard-dev/offboard/internal/trigger"
 	"github.com/offboard-dev/offboard/internal/trigger/redis"
 )
@@ -24,7 +25,7 @@ func TestErrorsSayWhatWouldBeRight(t *testing.T) {
 	secured := redistest.Start(t, redistest.Options{TLS: true})
 	mutual := redistest.Start(t, redistest.Options{TLS: true, ClientCertificate: true})
 	cluster := redistest.Start(t, redistest.Options{Directives: []string{"cluster-enabled yes"}})
-	other := redistest.NewCerts(t, t.TempDir())
+	other := servertest.NewCerts(t, t.TempDir())
 	for _, test := range []struct {
 		name           string
 		server         *redistest.Server

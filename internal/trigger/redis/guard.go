@@ -12,6 +12,7 @@ import (
 const (
 	maxLine     = 64 << 10
 	maxBulk     = 16 << 20
+	maxItem     = 512 << 20 // what Redis itself takes (proto-max-bulk-len)
 	maxElements = 64 << 10
 	maxDepth    = 8
 )
@@ -37,8 +38,9 @@ type frames struct {
 	// push tells that the outermost aggregate is a push; expect is what must come next in it.
 	push   bool
 	expect string
-	// unlimited lifts the limits on sizes, for what this process itself sends.
+	// unlimited lifts the limits on sizes, for what this process itself sends; large lets items pass.
 	unlimited bool
+	large     bool
 }
 
 // feed takes the next bytes of the stream. An error means that the stream must not be used any more.
@@ -128,7 +130,11 @@ func (f *frames) begin(line []byte) error {
 		}
 		f.end()
 	case '$', '=', '!':
-		size, err := f.length(text, maxBulk, true)
+		most := int64(maxBulk)
+		if f.large {
+			most = maxItem
+		}
+		size, err := f.length(text, most, true)
 		if err != nil {
 			return err
 		}

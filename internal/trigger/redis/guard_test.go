@@ -72,36 +72,73 @@ func FuzzServer(f *testing.F) {
 	f.Add([]byte("*-1\r\n$-1\r\n_\r\n>2\r\n$10\r\ninvalidate\r\n_\r\n"))
 	f.Add([]byte("*1000000000\r\n"))
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		var serving sync.WaitGroup
-		serving.Go(func() {
-			for {
-				conn, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				// A proper server answers command by command; everything at once is as hostile as it gets.
-				_, _ = bufio.NewReader(conn).ReadString('\n')
-				_, _ = bytes.NewReader(answer).WriteTo(conn)
-				_ = conn.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-				_, _ = conn.Read(make([]byte, 1<<16))
-				_ = conn.Close()
-			}
-		})
+		address := babble(t, answer)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		s := settings{addresses: listener.Addr().String()}
-		opened, err := openSession(ctx, s, listener.Addr().String(), func([]string) {})
+		s := settings{addresses: address}
+		opened, err := openSession(ctx, s, address, func([]string) {})
 		if err == nil {
 			var remembered atomic.Pointer[kind]
 			remembered.Store(&listKind)
 			_, _ = opened.size(ctx, "list", &remembered, time.Second)
+			_, _ = opened.lag(ctx, "stream", "group")
 			opened.close()
 		}
+	})
+}
+
+// FuzzTopology lets a sentinel and a node of a cluster answer with any bytes where other servers are.
+func FuzzTopology(f *testing.F) {
+	f.Add([]byte("*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:7000\r\n"))
+	f.Add([]byte("*1\r\n*3\r\n:0\r\n:16384\r\n*2\r\n_\r\n:0\r\n"))
+	f.Add([]byte("*2\r\n$9\r\n127.0.0.1\r\n$4\r\n6379\r\n"))
+	f.Add([]byte("*1\r\n%1\r\n:1\r\n:2\r\n"))
+	f.Add([]byte("*-1\r\n"))
+	f.Add([]byte("-MOVED 1 :1\r\n"))
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		const hello = "%1\r\n$5\r\nproto\r\n:3\r\n"
+		address := babble(t, append([]byte(hello), answer...))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		s := settings{topology: clusterNode, addresses: address}
+		found, err := ask(ctx, s, address, "CLUSTER", "SLOTS")
+		_ = redirectionOf(err, address)
+		ranges, err := parseSlots(found, address)
+		for _, r := range ranges {
+			if err == nil && (r.first < 0 || r.first > r.last || r.last >= 16384) {
+				t.Errorf("slots %d to %d", r.first, r.last)
+			}
+		}
+		_, _ = masterAddress(found)
+		_, _ = findGroup(found, "group")
+	})
+}
+
+// babble serves the answer, whatever is asked, and returns the address.
+func babble(t *testing.T, answer []byte) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			// A proper server answers command by command; everything at once is as hostile as it gets.
+			_, _ = bufio.NewReader(conn).ReadString('\n')
+			_, _ = bytes.NewReader(answer).WriteTo(conn)
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+			_, _ = conn.Read(make([]byte, 1<<16))
+			_ = conn.Close()
+		}
+	})
+	t.Cleanup(func() {
 		_ = listener.Close()
 		serving.Wait()
 	})
+	return listener.Addr().String()
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/offboard-dev/offboard/internal/redistest"
+	"github.com/offboard-dev/offboard/internal/servertest"
 	"github.com/offboard-dev/offboard/internal/trigger"
 	"github.com/offboard-dev/offboard/internal/trigger/redis"
 )
@@ -106,7 +107,7 @@ func TestPasswordChange(t *testing.T) {
 func TestBlackHole(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Options{})
-	proxy := redistest.StartProxy(t, server.Addr())
+	proxy := servertest.StartProxy(t, server.Addr())
 	server.Do("RPUSH", "list", "a")
 	made := open(t, config{"address": proxy.Addr(), "listName": "list"})
 	changes := watch(t, made)
@@ -134,7 +135,7 @@ func TestBlackHole(t *testing.T) {
 func TestMeasureInABlackHoleIsBounded(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Options{})
-	proxy := redistest.StartProxy(t, server.Addr())
+	proxy := servertest.StartProxy(t, server.Addr())
 	proxy.Hold()
 	made := open(t, config{"address": proxy.Addr(), "listName": "list"})
 	since := time.Now()
@@ -175,7 +176,7 @@ func TestFrozenServer(t *testing.T) {
 func TestOneTriggersImpatienceIsNotAnothersError(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Options{})
-	proxy := redistest.StartProxy(t, server.Addr())
+	proxy := servertest.StartProxy(t, server.Addr())
 	clients := redis.NewClients()
 	cfg := trigger.Config{Metadata: config{"address": proxy.Addr(), "listName": "list"}}
 	hasty, patient := build(t, clients, cfg), build(t, clients, cfg)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/youmark/pkcs8"
 
 	"github.com/offboard-dev/offboard/internal/redistest"
+	"github.com/offboard-dev/offboard/internal/servertest"
 	"github.com/offboard-dev/offboard/internal/trigger"
 	"github.com/offboard-dev/offboard/internal/trigger/redis"
 )
@@ -149,7 +151,7 @@ func parsed(t *testing.T, key string) any {
 
 func TestNewRefusesParameters(t *testing.T) {
 	t.Parallel()
-	certs := redistest.NewCerts(t, t.TempDir())
+	certs := servertest.NewCerts(t, t.TempDir())
 	const address = "127.0.0.1:6379"
 	tls := config{"address": address, "enableTLS": "true"}
 	for _, test := range []struct {
@@ -194,7 +196,7 @@ func TestNewRefusesParameters(t *testing.T) {
 			for key, value := range test.metadata {
 				metadata[key] = value
 			}
-			made, err := redis.Type(redis.NewClients()).New(t.Context(), trigger.Config{Metadata: metadata, Auth: test.auth})
+			made, err := typeOf(t, redis.NewClients(), "redis").New(t.Context(), trigger.Config{Metadata: metadata, Auth: test.auth})
 			if err == nil {
 				made.Close()
 				t.Fatal("no error")
@@ -211,7 +213,7 @@ func TestNewRefusesParameters(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	t.Parallel()
-	declared := redis.Type(redis.NewClients())
+	declared := typeOf(t, redis.NewClients(), "redis")
 	for _, test := range []struct {
 		name     string
 		metadata config
@@ -260,16 +262,124 @@ func TestValidate(t *testing.T) {
 
 func TestMetricNameIsKEDAs(t *testing.T) {
 	t.Parallel()
-	name := redis.Type(redis.NewClients()).ExternalMetricName(1, trigger.Config{Metadata: config{"listName": "a:b/c.d"}})
-	if name != "s1-redis-a-b-c-d" {
-		t.Errorf("metric name %q", name)
+	metadata := config{"listName": "a:b/c.d", "stream": "a:b/c.d"}
+	for _, declared := range redis.Types(redis.NewClients()) {
+		want := "s1-redis-a-b-c-d"
+		if strings.HasSuffix(declared.Name, "streams") {
+			want = "s1-redis-streams-a-b-c-d"
+		}
+		if name := declared.ExternalMetricName(1, trigger.Config{Metadata: metadata}); name != want {
+			t.Errorf("%s: metric name %q, want %q", declared.Name, name, want)
+		}
+	}
+}
+
+func TestValidateFamily(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name     string
+		metadata config
+		hasAuth  bool
+		want     []string
+	}{
+		{"redis-streams", config{"stream": "s", "address": "a"}, false, nil},
+		{"redis-streams", config{"stream": "s"}, false, []string{"warning: address: is not given, nor is host"}},
+		{"redis-streams", config{"address": "a"}, false, []string{"stream: is required"}},
+		{"redis-streams", config{"stream": "s", "address": "a", "lagCount": "1", "pendingEntriesCount": "2"}, false, []string{
+			"warning: lagCount: has no effect without consumerGroup", "warning: pendingEntriesCount: has no effect without",
+		}},
+		{"redis-streams", config{"stream": "s", "address": "a", "consumerGroup": "g", "streamLength": "1"}, false,
+			[]string{"warning: streamLength: has no effect with consumerGroup; the entries that are pending"}},
+		{"redis-streams", config{
+			"stream": "s", "address": "a", "consumerGroup": "g", "streamLength": "1", "lagCount": "1", "pendingEntriesCount": "2",
+		}, false, []string{
+			"warning: pendingEntriesCount: has no effect with lagCount", "warning: streamLength: has no effect with consumerGroup",
+		}},
+		{"redis-streams", config{"stream": "s", "address": "a", "consumerGroup": "g", "lagCount": "-1"}, false,
+			[]string{`lagCount "-1": is too small; give at least 1`}},
+		{"redis-streams", config{
+			"stream": "s", "address": "a", "consumerGroup": "g", "streamLength": "0", "lagCount": "1", "pendingEntriesCount": "0",
+		}, false, []string{
+			"warning: pendingEntriesCount: has no effect with lagCount", "warning: streamLength: has no effect with consumerGroup",
+		}},
+		{"redis-streams", config{"stream": "s", "address": "a", "lagCount": "-1", "streamLength": "0"}, false, []string{
+			"warning: lagCount: has no effect without consumerGroup", `streamLength "0": is too small; give at least 1`,
+		}},
+		{"redis-streams", config{"stream": "s", "address": "a", "consumerGroup": "g", "pendingEntriesCount": "0"}, false,
+			[]string{`pendingEntriesCount "0": is too small; give at least 1`}},
+		{"redis-streams", config{"stream": "s", "address": "a", "streamLength": "x"}, false,
+			[]string{`streamLength "x": is not a whole number`}},
+		{"redis-streams", config{"stream": "s", "address": "a", "sentinelMaster": "m"}, false,
+			[]string{"warning: sentinelMaster: has no effect on trigger type redis-streams; use type redis-sentinel-streams"}},
+		{"redis-streams", config{"stream": "s", "address": "a", "listName": "l"}, false,
+			[]string{"listName: is not a parameter of trigger type redis-streams"}},
+		{"redis-cluster", config{"listName": "l", "addresses": "a,b:7000"}, false, nil},
+		{"redis-cluster", config{"listName": "l", "hosts": "a,b", "ports": "1,2"}, false, nil},
+		{"redis-cluster", config{"listName": "l", "hosts": "a,b", "ports": "1"}, false, []string{`ports "1": must give one port`}},
+		{"redis-cluster", config{"listName": "l"}, false, []string{"address: is required, or host with port"}},
+		{"redis-cluster", config{"listName": "l"}, true, nil},
+		{"redis-cluster", config{"listName": "l", "addressesFromEnv": "A"}, false, nil},
+		{"redis-cluster", config{"listName": "l", "address": "/run/redis.sock"}, false,
+			[]string{"is the path of a unix socket; give host:port"}},
+		{"redis-cluster", config{"listName": "l", "address": "a", "databaseIndex": "1", "sentinelUsername": "u"}, false, []string{
+			"warning: databaseIndex: has no effect: a Redis Cluster has database 0 only",
+			"warning: sentinelUsername: has no effect on trigger type redis-cluster; use type redis-sentinel",
+		}},
+		{"redis-cluster-streams", config{"stream": "s", "address": "a", "databaseIndex": "0", "consumerGroup": "g"}, false, nil},
+		{"redis-sentinel", config{"listName": "l", "address": "a", "sentinelMaster": "m", "databaseIndex": "1"}, false, nil},
+		{"redis-sentinel", config{"listName": "l", "address": "a"}, false, []string{"sentinelMaster: is required"}},
+		{"redis-sentinel", config{"listName": "l", "address": "a", "sentinelMasterFromEnv": "M"}, false, nil},
+		{"redis-sentinel", config{"listName": "l", "address": "a", "sentinelMaster": "m", "sentinelUsername": "u"}, false,
+			[]string{"warning: sentinelUsername: has no effect without sentinelPassword"}},
+		{"redis-sentinel-streams", config{"stream": "s"}, false, []string{"address: is required", "sentinelMaster: is required"}},
+		{"redis-sentinel-streams", config{"stream": "s"}, true, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			found := typeOf(t, redis.NewClients(), test.name).Validate(test.metadata, test.hasAuth)
+			if len(found) != len(test.want) {
+				t.Fatalf("%v: findings %v, want %q", test.metadata, found, test.want)
+			}
+			for i, finding := range found {
+				text := finding.Error()
+				if finding.Warning {
+					text = "warning: " + text
+				}
+				if !strings.Contains(text, test.want[i]) {
+					t.Errorf("%v: finding %q, want %q", test.metadata, text, test.want[i])
+				}
+			}
+		})
+	}
+}
+
+// TestFamilyNeedsServers makes triggers without what a running Job's environment should have given.
+func TestFamilyNeedsServers(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name     string
+		metadata config
+		want     string
+		kind     error
+	}{
+		{"redis-streams", config{"stream": "s", "addressFromEnv": "A"}, "address: no source gives an address", trigger.ErrNoServer},
+		{"redis-cluster", config{"listName": "l", "addressFromEnv": "A"}, "address: is required, or host with port", nil},
+		{"redis-sentinel", config{"listName": "l", "address": "a", "sentinelMasterFromEnv": "M"}, "sentinelMaster: is required", nil},
+	} {
+		made, err := typeOf(t, redis.NewClients(), test.name).New(t.Context(), trigger.Config{Metadata: test.metadata})
+		if err == nil {
+			made.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), test.want) || errors.Is(err, trigger.ErrNoServer) != (test.kind != nil) {
+			t.Errorf("%s: error %v, want %q", test.name, err, test.want)
+		}
 	}
 }
 
 func TestNewDoesNotConnect(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Options{})
-	proxy := redistest.StartProxy(t, server.Addr())
+	proxy := servertest.StartProxy(t, server.Addr())
 	for i := range 10 {
 		open(t, config{"address": proxy.Addr(), "listName": fmt.Sprint(i)}).Close()
 	}

@@ -3,10 +3,11 @@ package redis
 import (
 	"context"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/offboard-dev/offboard/internal/trigger"
 )
 
 // Limits of a push. What exceeds them goes over a connection of its own, so that it does not hold up measurements, nor
@@ -20,9 +21,12 @@ const (
 	pushSlowest = 256 << 10
 )
 
-// push appends the items in order, all or none, and returns the length of the list after it, as the server tells it: a
-// reading right after it may come from memory, since the server tells of the change only after its answer.
-func (c *connection) push(ctx context.Context, key string, items [][]byte) (int64, error) {
+// push appends the items in order, all or none, with the commands that these make, of which the last one answers with
+// the length. It returns that: a reading right after it may come from memory, since the server tells of the change
+// only after its answer.
+func push(
+	ctx context.Context, to server, key string, items [][]byte, commands appending,
+) (length int64, err error) {
 	if len(items) == 0 {
 		return 0, nil
 	}
@@ -30,35 +34,38 @@ func (c *connection) push(ctx context.Context, key string, items [][]byte) (int6
 	for _, item := range items {
 		size += len(item)
 	}
-	ctx, cancel := context.WithTimeout(ctx, measureTimeout+time.Duration(size/pushSlowest)*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, trigger.MeasureTimeout+time.Duration(size/pushSlowest)*time.Second)
 	defer cancel()
-	opened, err := c.established(ctx)
-	if err != nil {
-		return 0, err
-	}
-	if size > pushSharedBytes || len(items) > pushCommandItems {
-		// No PING while the items are on their way: its answer would come after them.
-		own, err := connect(ctx, c.settings, opened.address, rueidis.ClientOption{
-			DisableCache: true, ConnWriteTimeout: -1, BlockingPipeline: math.MaxInt, AlwaysPipelining: true,
-		})
-		if err != nil {
-			return 0, c.explain(err, opened.address)
+	err = to.write(ctx, key, func(opened *session) error {
+		if size > pushSharedBytes || len(items) > pushCommandItems {
+			// No PING while the items are on their way: its answer would come after them.
+			own, err := connect(ctx, opened.settings, opened.address, rueidis.ClientOption{
+				DisableCache: true, ConnWriteTimeout: -1, AlwaysPipelining: true,
+			})
+			if err != nil {
+				return err
+			}
+			defer own.close()
+			own.asking = opened.asking
+			opened = own
 		}
-		defer own.close()
-		opened = own
-	}
-	length, err := opened.push(ctx, key, items)
-	if err != nil {
-		if replyText(err) == "" {
+		length, err = opened.push(ctx, commands(opened.client.B(), key, items))
+		if err != nil && replyText(err) == "" {
 			err = fmt.Errorf("it is unknown whether the items arrived: %w", err)
 		}
-		return 0, c.explain(err, opened.address)
+		return err
+	})
+	if err != nil {
+		return 0, err
 	}
 	return length, nil
 }
 
-// push sends one command, or several in a transaction.
-func (s *session) push(ctx context.Context, key string, items [][]byte) (length int64, err error) {
+// appending makes the commands that append items to a key.
+type appending func(build rueidis.Builder, key string, items [][]byte) []rueidis.Completed
+
+// rpush appends to a list.
+func rpush(build rueidis.Builder, key string, items [][]byte) []rueidis.Completed {
 	var commands []rueidis.Completed
 	for len(items) > 0 {
 		size, count := 0, 0
@@ -68,15 +75,20 @@ func (s *session) push(ctx context.Context, key string, items [][]byte) (length 
 			elements = append(elements, rueidis.BinaryString(items[count]))
 			count++
 		}
-		commands = append(commands, s.client.B().Rpush().Key(key).Element(elements...).Build())
+		commands = append(commands, build.Rpush().Key(key).Element(elements...).Build())
 		items = items[count:]
 	}
+	return commands
+}
+
+// push sends one command, or several in a transaction.
+func (s *session) push(ctx context.Context, commands []rueidis.Completed) (length int64, err error) {
 	if len(commands) == 1 {
-		return s.client.Do(ctx, commands[0]).AsInt64()
+		return s.do(ctx, commands[0])[0].AsInt64()
 	}
 	commands = append([]rueidis.Completed{s.client.B().Multi().Build()}, commands...)
 	commands = append(commands, s.client.B().Exec().Build())
-	for _, result := range s.client.DoMulti(ctx, commands...) {
+	for _, result := range s.do(ctx, commands...) {
 		if err := result.Error(); err != nil {
 			return 0, err // the first names the cause; a refused command makes the server refuse the whole transaction
 		}
@@ -85,9 +97,15 @@ func (s *session) push(ctx context.Context, key string, items [][]byte) (length 
 			continue // OK of MULTI or QUEUED
 		}
 		for _, reply := range replies {
-			if length, err = reply.AsInt64(); err != nil {
+			if err := reply.Error(); err != nil {
 				return 0, err
 			}
+		}
+		if len(replies) == 0 {
+			return 0, errShape
+		}
+		if length, err = replies[len(replies)-1].AsInt64(); err != nil {
+			return 0, err
 		}
 	}
 	return length, nil

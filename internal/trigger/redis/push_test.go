@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/offboard-dev/offboard/internal/redistest"
+	"github.com/offboard-dev/offboard/internal/servertest"
 	"github.com/offboard-dev/offboard/internal/trigger"
 )
 
@@ -93,7 +94,7 @@ func TestPushRefused(t *testing.T) {
 func TestPushWithoutServer(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Options{})
-	proxy := redistest.StartProxy(t, server.Addr())
+	proxy := servertest.StartProxy(t, server.Addr())
 	made := open(t, config{"address": proxy.Addr(), "listName": "list"})
 	measure(t, made)
 	proxy.Hold()

@@ -2,7 +2,7 @@ package redis_test
 
 import (
 	"bytes"
-	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -18,19 +18,40 @@ import (
 	"github.com/offboard-dev/offboard/internal/trigger/redis"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Most of these tests wait for servers most of the time, so that more of them fit than there are processors.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 type config = map[string]string
 
 // patience is how long a condition may take that is expected to come true at once.
 const patience = 15 * time.Second
 
+// typeOf returns the type of that name.
+func typeOf(t testing.TB, clients *redis.Clients, name string) trigger.Type {
+	t.Helper()
+	found, ok := trigger.Find(redis.Types(clients), name)
+	if !ok {
+		t.Fatalf("there is no type %q", name)
+	}
+	return found
+}
+
 func build(t testing.TB, clients *redis.Clients, cfg trigger.Config) trigger.Trigger {
+	t.Helper()
+	return buildType(t, clients, "redis", cfg)
+}
+
+func buildType(t testing.TB, clients *redis.Clients, name string, cfg trigger.Config) trigger.Trigger {
 	t.Helper()
 	if cfg.PollingInterval == 0 {
 		cfg.PollingInterval = 30 * time.Second
 	}
-	made, err := redis.Type(clients).New(t.Context(), cfg)
+	made, err := typeOf(t, clients, name).New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,6 +62,11 @@ func build(t testing.TB, clients *redis.Clients, cfg trigger.Config) trigger.Tri
 func open(t testing.TB, metadata config) trigger.Trigger {
 	t.Helper()
 	return build(t, redis.NewClients(), trigger.Config{Metadata: metadata})
+}
+
+func openType(t testing.TB, name string, metadata config) trigger.Trigger {
+	t.Helper()
+	return buildType(t, redis.NewClients(), name, trigger.Config{Metadata: metadata})
 }
 
 func measure(t testing.TB, made trigger.Trigger) trigger.Measurement {
@@ -60,18 +86,13 @@ type watched struct {
 
 func watch(t testing.TB, made trigger.Trigger) *watched {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
 	signal := make(chan struct{}, 1)
-	var running sync.WaitGroup
-	running.Go(func() {
-		made.(trigger.Watcher).Watch(ctx, func() {
-			select {
-			case signal <- struct{}{}:
-			default:
-			}
-		})
-	})
-	stop := sync.OnceFunc(func() { cancel(); running.Wait() })
+	stop := sync.OnceFunc(made.(trigger.Watcher).Watch(func() {
+		select {
+		case signal <- struct{}{}:
+		default:
+		}
+	}))
 	t.Cleanup(stop)
 	return &watched{signal: signal, stop: stop}
 }
@@ -176,7 +197,15 @@ func TestTargetAndActivation(t *testing.T) {
 		for key, value := range test.metadata {
 			metadata[key] = value
 		}
-		if got := measure(t, open(t, metadata)); got != test.want {
+		got := measure(t, open(t, metadata))
+		if got.Wake == nil || *got.Wake != "" {
+			t.Errorf("%v: items that come back at %v, want none", test.metadata, got.Wake)
+		}
+		if got.Holds != 30*time.Second {
+			t.Errorf("%v: holds for %v, want the polling interval", test.metadata, got.Holds)
+		}
+		got.Wake, got.Holds = nil, 0
+		if got != test.want {
 			t.Errorf("%v: %+v, want %+v", test.metadata, got, test.want)
 		}
 	}

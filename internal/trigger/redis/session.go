@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -23,8 +24,11 @@ const (
 	connectTimeout = 4 * time.Second
 	keepAlive      = 2 * time.Second
 	answerTimeout  = 3 * time.Second
-	bufferBytes    = 64 << 10
-	cacheBytes     = 32 << 20
+	// askTimeout bounds a question to a sentinel, or to a node about its cluster. Several can be asked while a
+	// measurement waits.
+	askTimeout  = 1500 * time.Millisecond
+	bufferBytes = 64 << 10
+	cacheBytes  = 32 << 20
 )
 
 // errHandshake marks errors of the TLS handshake.
@@ -33,23 +37,26 @@ var errHandshake = errors.New("TLS handshake")
 // session is one TCP connection in the hands of one rueidis client. It never reconnects: when it is lost, all that was
 // remembered by it is gone with it, and connection opens another.
 type session struct {
-	client  rueidis.Client
-	address string
+	client   rueidis.Client
+	settings settings
+	address  string
 	// tracked tells that the server says when a key that was read has changed; if not, untracked says why.
 	tracked   bool
 	untracked error
 	conn      *guardedConn
+	// asking tells that the server is to answer for a slot that is on its way to it.
+	asking bool
 }
 
-// openFirst opens a session at the first server that can be used.
+// openFirst opens a session at the first server that can be used, or at the master that the first sentinel names whose
+// answer is of use.
 func openFirst(ctx context.Context, s settings, invalidated func([]string)) (*session, error) {
 	var failure error
 	for _, address := range s.servers() {
-		opened, err := openSession(ctx, s, address, invalidated)
+		opened, err := openAt(ctx, s, address, invalidated)
 		if err == nil {
 			return opened, nil
 		}
-		err = explain(err, address, s)
 		if failure != nil {
 			err = fmt.Errorf("%w; %w", failure, err) // one line: it ends up in a status
 		}
@@ -58,11 +65,26 @@ func openFirst(ctx context.Context, s settings, invalidated func([]string)) (*se
 	return nil, failure
 }
 
+// openAt opens a session at the server, or at the master that the sentinel names.
+func openAt(ctx context.Context, s settings, address string, invalidated func([]string)) (*session, error) {
+	if s.topology == sentinelTopology {
+		return openMaster(ctx, s, address, invalidated)
+	}
+	opened, err := openSession(ctx, s, address, invalidated)
+	if err != nil {
+		return nil, explain(err, address, s)
+	}
+	return opened, nil
+}
+
 // openSession connects, authenticates, asks to be told of changes, and makes sure that the server works. Where the
 // server cannot tell of changes, or the user may not ask for it, the session is without.
 func openSession(ctx context.Context, s settings, address string, invalidated func([]string)) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
+	if s.scripts {
+		return openScripts(ctx, s, address)
+	}
 	opened, err := connect(ctx, s, address, sessionOptions(invalidated))
 	if errors.Is(err, rueidis.ErrNoCache) {
 		reason := err
@@ -78,6 +100,13 @@ func openSession(ctx context.Context, s settings, address string, invalidated fu
 		return nil, err
 	}
 	return opened, nil
+}
+
+// openScripts opens a session for scripts, whose answers may be as large as items are.
+func openScripts(ctx context.Context, s settings, address string) (*session, error) {
+	options := sessionOptions(nil)
+	options.ConnWriteTimeout = scriptTimeout
+	return connect(ctx, s, address, options)
 }
 
 // sessionOptions are those of a shared session; without invalidated, one that is not told of changes.
@@ -115,11 +144,12 @@ func connect(ctx context.Context, s settings, address string, options rueidis.Cl
 		return nil, err
 	}
 	closing := newGuardedConn(conn)
+	closing.incoming.large = s.scripts
 	deadline, _ := ctx.Deadline()
 	var used atomic.Bool
 	options.InitAddress = []string{address}
 	options.ForceSingleClient = true
-	options.PipelineMultiplex = -1 // one connection
+	options.PipelineMultiplex, options.BlockingPipeline = -1, math.MaxInt // one connection, however many commands
 	options.DisableRetry = true
 	options.ClientName = clientName
 	options.ClientSetInfo = rueidis.DisableClientSetInfo
@@ -135,7 +165,9 @@ func connect(ctx context.Context, s settings, address string, options rueidis.Cl
 	// rueidis waits for the server's first answers without a context; closing the connection ends that wait.
 	stop := context.AfterFunc(ctx, func() { _ = closing.Close() })
 	client, err := rueidis.NewClient(options)
-	opened := &session{client: client, address: address, tracked: !options.DisableCache, conn: closing}
+	opened := &session{
+		client: client, settings: s, address: address, tracked: !options.DisableCache, conn: closing,
+	}
 	if err == nil && opened.tracked {
 		// The command that precedes each tracked read; a user may be denied it, and rueidis would not notice.
 		if denied := client.Do(ctx, client.B().ClientCaching().Yes().Build()).Error(); denied != nil {
@@ -167,15 +199,13 @@ func dial(ctx context.Context, s settings, address string) (net.Conn, error) {
 	}
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	config, err := s.tls.config()
-	if config == nil {
-		if err != nil {
-			_ = conn.Close()
-		}
+	if err != nil || !s.withTLS {
 		return conn, err
+	}
+	config, err := s.tls.Config()
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
 	}
 	if host, _, err := net.SplitHostPort(address); err == nil {
 		config.ServerName = host
@@ -188,6 +218,37 @@ func dial(ctx context.Context, s settings, address string) (net.Conn, error) {
 	return secured, nil
 }
 
+// ask connects for one command, and returns the answer as rueidis's ToAny has it.
+func ask(ctx context.Context, s settings, address string, command ...string) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	options := sessionOptions(nil)
+	options.ConnWriteTimeout = askTimeout
+	opened, err := connect(ctx, s, address, options)
+	if err != nil {
+		return nil, err
+	}
+	defer opened.close()
+	return opened.client.Do(ctx, opened.client.B().Arbitrary(command...).Build()).ToAny()
+}
+
+// do runs commands, one right after the other.
+func (s *session) do(ctx context.Context, commands ...rueidis.Completed) []rueidis.RedisResult {
+	if s.asking {
+		asking := s.client.B().Asking().Build()
+		return s.client.DoMulti(ctx, append([]rueidis.Completed{asking}, commands...)...)[1:]
+	}
+	return s.client.DoMulti(ctx, commands...)
+}
+
+// asked returns the session as it is to be used for a slot that is on its way to the server. What is read so is not
+// remembered: the server need not tell of its changes.
+func (s *session) asked() *session {
+	asked := *s
+	asked.asking, asked.tracked = true, false
+	return &asked
+}
+
 // close ends the session; also of nil.
 func (s *session) close() {
 	if s != nil {
@@ -196,8 +257,8 @@ func (s *session) close() {
 }
 
 // explainUntracked logs why changes are noticed late, where that is news to an operator.
-func (s *session) explainUntracked(ctx context.Context, log *slog.Logger, polled bool) {
-	if s.tracked || polled {
+func (s *session) explainUntracked(ctx context.Context, log *slog.Logger, expected bool) {
+	if s.tracked || expected {
 		return
 	}
 	log.WarnContext(ctx, "Redis does not tell of changes, which are noticed at the next poll only; "+

@@ -25,13 +25,6 @@ var (
 	hashKind = kind{"hash", func(c rueidis.Client, key string) rueidis.Cacheable { return c.B().Hlen().Key(key).Cache() }}
 )
 
-// kindError tells that a key holds something whose size is no amount of work.
-type kindError struct{ name string }
-
-func (e kindError) Error() string {
-	return fmt.Sprintf("holds a %s; a list, a set, a sorted set or a hash is needed", e.name)
-}
-
 // size reads how many elements a key holds; 0 when there is no such key. The remembered kind saves asking for the type
 // each time. An answer may come from memory if it is no older than age and the server has told of no change.
 func (s *session) size(
@@ -39,34 +32,56 @@ func (s *session) size(
 ) (int64, error) {
 	for {
 		using := remembered.Load()
-		size, err := s.cached(ctx, key, using, age)
-		if !isWrongType(err) {
-			return size, err
+		message, err := s.cached(ctx, using.command(s.client, key), age)
+		if err == nil {
+			return message.AsInt64()
 		}
-		name, err := s.client.Do(ctx, s.client.B().Type().Key(key).Build()).ToString()
+		if !isWrongType(err) {
+			return 0, err
+		}
+		name, err := s.do(ctx, s.client.B().Type().Key(key).Build())[0].ToString()
 		if err != nil {
 			return 0, err
 		}
 		next := kindOf(name)
 		if next == nil {
-			return 0, kindError{name: name}
+			return 0, keyError{message: fmt.Sprintf("holds a %s; a list, a set, a sorted set or a hash is needed", name)}
 		}
 		// When the key is of the kind that was assumed after all, it has just been replaced: read again.
 		remembered.Store(next)
 	}
 }
 
-// cached runs the size command through rueidis's cache. The form that rueidis calls static does not fetch the key's
+// text reads a key that holds a text, from memory where that is no older than age; empty when there is no such key.
+func (s *session) text(ctx context.Context, key string, age time.Duration) (string, error) {
+	result, err := s.cached(ctx, s.client.B().Get().Key(key).Cache(), age)
+	switch {
+	case err == nil && result.IsString():
+		return result.ToString()
+	case rueidis.IsRedisNil(err):
+		err = nil
+	}
+	return "", err
+}
+
+// cached runs a command through rueidis's cache. The form that rueidis calls static does not fetch the key's
 // time to live along with it, which takes three commands more: the server tells of an expired key as of any other
 // change.
-func (s *session) cached(ctx context.Context, key string, using *kind, age time.Duration) (int64, error) {
+func (s *session) cached(
+	ctx context.Context, command rueidis.Cacheable, age time.Duration,
+) (rueidis.RedisMessage, error) {
+	if s.asking {
+		return s.do(ctx, rueidis.Completed(command))[0].ToMessage()
+	}
+	// The command is given back with its answer, and may be asked for again.
+	command = command.ToStaticTTL().Pin()
 	for {
-		size, err := s.client.DoCache(ctx, using.command(s.client, key).ToStaticTTL(), age).AsInt64()
+		message, err := s.client.DoCache(ctx, command, age).ToMessage()
 		canceled := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 		if canceled && ctx.Err() == nil {
 			continue // another trigger asked for the same key, and gave up waiting for the answer
 		}
-		return size, err
+		return message, err
 	}
 }
 

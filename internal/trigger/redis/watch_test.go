@@ -3,6 +3,7 @@ package redis_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,14 +25,12 @@ func TestNoPushIsMissed(t *testing.T) {
 	defer cancel()
 	signal := make(chan struct{}, 1)
 	var running sync.WaitGroup
-	running.Go(func() {
-		made.(trigger.Watcher).Watch(ctx, func() {
-			select {
-			case signal <- struct{}{}:
-			default:
-			}
-		})
-	})
+	defer made.(trigger.Watcher).Watch(func() {
+		select {
+		case signal <- struct{}{}:
+		default:
+		}
+	})()
 	running.Go(func() {
 		for {
 			select {
@@ -89,26 +88,25 @@ func TestNoPushIsMissed(t *testing.T) {
 	t.Logf("%d commands, %d measurements, the last length was seen after %v at the latest", pushes, measurements, slowest)
 }
 
-func TestWatchCallsNothingAfterItsReturn(t *testing.T) {
+func TestWatchCallsNothingAfterItsEnd(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.Options{})
 	made := open(t, config{"address": server.Addr(), "listName": "list"})
 	client := server.Client()
 	for range 50 {
-		ctx, cancel := context.WithCancel(t.Context())
-		var returned sync.Map
+		var stopped atomic.Bool
+		stop := made.(trigger.Watcher).Watch(func() {
+			if stopped.Load() {
+				t.Error("changed is called although watching has ended")
+			}
+		})
+		measure(t, made)
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			made.(trigger.Watcher).Watch(ctx, func() {
-				if _, late := returned.Load("yes"); late {
-					t.Error("changed is called after Watch has returned")
-				}
-			})
-			returned.Store("yes", true)
+			stop()
+			stopped.Store(true)
 		}()
-		measure(t, made)
-		go cancel()
 		if err := client.Do(t.Context(), client.B().Rpush().Key("list").Element("x").Build()).Error(); err != nil {
 			t.Fatal(err)
 		}
