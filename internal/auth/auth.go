@@ -1,18 +1,23 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
+	"github.com/offboard-dev/offboard/internal/auth/lease"
+	"github.com/offboard-dev/offboard/internal/auth/vault"
 )
 
 // Objects reads what an authenticationRef leads to. An object that does not exist gives an error for which
@@ -23,6 +28,11 @@ type Objects interface {
 	ConfigMap(ctx context.Context, key types.NamespacedName) (*corev1.ConfigMap, error)
 	TriggerAuthentication(ctx context.Context, key types.NamespacedName) (*v1alpha1.TriggerAuthentication, error)
 	ClusterTriggerAuthentication(ctx context.Context, name string) (*v1alpha1.ClusterTriggerAuthentication, error)
+	// ServiceAccountToken asks for a new token of the service account that is valid for about as long as life; what comes
+	// back says for how long it is.
+	ServiceAccountToken(
+		ctx context.Context, key types.NamespacedName, life time.Duration,
+	) (*authenticationv1.TokenRequestStatus, error)
 }
 
 // Namespaces say where objects are looked up.
@@ -37,95 +47,162 @@ type Namespaces struct {
 // empty. It is called at most once for a name, and only for names that are needed.
 type EnvFunc func(container string) (map[string]string, error)
 
-// Resolve returns the parameters that ref leads to, by name; none for a nil ref. Where one parameter is named several
-// times, secretTargetRef wins over configMapTargetRef, that over env, and a later entry over an earlier one, as KEDA
-// does it.
+// Request says what is to be resolved, and with what.
+type Request struct {
+	// Ref is what leads to the parameters; nil means that there are none.
+	Ref        *v1alpha1.AuthenticationRef
+	Objects    Objects
+	Namespaces Namespaces
+	Env        EnvFunc
+	// Files is the folder that filePath is relative to; empty means that none may be read.
+	Files string
+	// Doubted tells that what was resolved before does not work any more, so that what is kept from then, if it is older
+	// than a minute, is obtained anew.
+	Doubted bool
+	// Aside runs what waits for a server other than the cluster's; nil means that nobody else minds.
+	Aside func(func())
+}
+
+// Parameters are what an authenticationRef leads to.
+type Parameters struct {
+	// Values are the parameters by name.
+	Values map[string]string
+	// Until is when they should be resolved again, because some of them end or nobody tells when they change; zero when
+	// there are no such.
+	Until time.Time
+}
+
+// until brings the time forward.
+func (p *Parameters) until(t time.Time) {
+	if !t.IsZero() && (p.Until.IsZero() || t.Before(p.Until)) {
+		p.Until = t
+	}
+}
+
+// rereadEvery is how often values are read again of whose changes nobody tells: those of files and of Vault.
+const rereadEvery = 5 * time.Minute
+
+// Resolver resolves, and keeps tokens from one time to the next. The zero value has none yet.
+type Resolver struct {
+	tokens lease.Values[types.NamespacedName, string]
+	vault  vault.Reader
+}
+
+// Resolve returns the parameters that the reference leads to. Where one parameter is named several times, the later
+// source of this list wins, and in one source the later entry, as in KEDA: env, configMapTargetRef, secretTargetRef,
+// hashiCorpVault, boundServiceAccountToken. A filePath stands in place of all others.
 //
-// An error names the authentication, the field, the parameter, and what is missing; it wraps the error of objects or
-// env.
-func Resolve(
-	ctx context.Context, objects Objects, namespaces Namespaces, ref *v1alpha1.AuthenticationRef, env EnvFunc,
-) (map[string]string, error) {
+// An error names the authentication, the field, the parameter, and what is missing; it wraps the error of Objects or
+// Env.
+func (r *Resolver) Resolve(ctx context.Context, request Request) (Parameters, error) {
+	ref := request.Ref
 	if ref == nil {
-		return map[string]string{}, nil
+		return Parameters{Values: map[string]string{}}, nil
 	}
 	if ref.Name == "" {
-		return nil, errors.New("authenticationRef has no name; name a TriggerAuthentication")
+		return Parameters{}, errors.New("authenticationRef has no name; name a TriggerAuthentication")
 	}
-	r := resolver{objects: objects, env: env, environments: map[string]map[string]string{}}
+	s := resolver{Request: request, kept: r, environments: map[string]map[string]string{}}
+	kind := cmp.Or(ref.Kind, v1alpha1.KindTriggerAuthentication)
 	var (
 		spec  *v1alpha1.TriggerAuthenticationSpec
 		named string
 	)
-	switch ref.Kind {
-	case "", v1alpha1.KindTriggerAuthentication:
-		r.namespace = namespaces.Own
-		named = fmt.Sprintf("%s %q", v1alpha1.KindTriggerAuthentication, r.namespace+"/"+ref.Name)
-		key := types.NamespacedName{Namespace: r.namespace, Name: ref.Name}
-		object, err := objects.TriggerAuthentication(ctx, key)
+	switch kind {
+	case v1alpha1.KindTriggerAuthentication:
+		s.namespace = request.Namespaces.Own
+		named = fmt.Sprintf("%s %q", kind, s.namespace+"/"+ref.Name)
+		key := types.NamespacedName{Namespace: s.namespace, Name: ref.Name}
+		object, err := request.Objects.TriggerAuthentication(ctx, key)
 		if err != nil {
-			return nil, unread(named, err)
+			return Parameters{}, unread(named, err)
 		}
 		spec = &object.Spec
 	case v1alpha1.KindClusterTriggerAuthentication:
-		r.namespace = namespaces.Cluster
-		named = fmt.Sprintf("%s %q", v1alpha1.KindClusterTriggerAuthentication, ref.Name)
-		object, err := objects.ClusterTriggerAuthentication(ctx, ref.Name)
+		s.namespace = request.Namespaces.Cluster
+		named = fmt.Sprintf("%s %q", kind, ref.Name)
+		object, err := request.Objects.ClusterTriggerAuthentication(ctx, ref.Name)
 		if err != nil {
-			return nil, unread(named, err)
+			return Parameters{}, unread(named, err)
 		}
 		spec = &object.Spec
 	default:
-		return nil, fmt.Errorf("authenticationRef.kind is %q; it must be %s or %s",
-			ref.Kind, v1alpha1.KindTriggerAuthentication, v1alpha1.KindClusterTriggerAuthentication)
+		return Parameters{}, fmt.Errorf("authenticationRef.kind is %q; it must be %s or %s",
+			kind, v1alpha1.KindTriggerAuthentication, v1alpha1.KindClusterTriggerAuthentication)
 	}
-	params, err := r.resolve(ctx, spec)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", named, err)
+	s.params.Values = map[string]string{}
+	if err := s.resolve(ctx, kind, spec); err != nil {
+		return Parameters{}, fmt.Errorf("%s: %w", named, err)
 	}
-	return params, nil
+	return s.params, nil
 }
 
+// resolver resolves one reference.
 type resolver struct {
-	objects      Objects
-	namespace    string
-	env          EnvFunc
+	Request
+	kept         *Resolver
+	namespace    string // of what the authentication refers to
 	environments map[string]map[string]string
+	params       Parameters
 }
 
-func (r *resolver) resolve(ctx context.Context, spec *v1alpha1.TriggerAuthenticationSpec) (map[string]string, error) {
-	params := map[string]string{}
-	for i, source := range spec.Env {
+func (r *resolver) resolve(ctx context.Context, kind string, spec *v1alpha1.TriggerAuthenticationSpec) error {
+	if err := refuseUnsupported(spec); err != nil {
+		return err
+	}
+	if problems := Check(kind, spec); len(problems) > 0 {
+		return problems[0]
+	}
+	if spec.FilePath != "" {
+		return r.fromFile(spec.FilePath)
+	}
+	if err := each(r, "env", spec.Env, func(source v1alpha1.AuthEnvironment) (string, string, error) {
 		value, err := r.fromEnv(source)
-		if err != nil {
-			return nil, entryError("env", i, source.Parameter, err)
-		}
-		params[source.Parameter] = value
+		return source.Parameter, value, err
+	}); err != nil {
+		return err
 	}
-	for i, source := range spec.ConfigMapTargetRef {
-		value, err := r.fromConfigMap(ctx, source)
-		if err != nil {
-			return nil, entryError("configMapTargetRef", i, source.Parameter, err)
-		}
-		params[source.Parameter] = value
+	if err := each(r, "configMapTargetRef", spec.ConfigMapTargetRef, r.with(ctx, r.fromConfigMap)); err != nil {
+		return err
 	}
-	for i, source := range spec.SecretTargetRef {
-		value, err := r.fromSecret(ctx, source)
-		if err != nil {
-			return nil, entryError("secretTargetRef", i, source.Parameter, err)
-		}
-		params[source.Parameter] = value
+	if err := each(r, "secretTargetRef", spec.SecretTargetRef, r.with(ctx, r.fromSecret)); err != nil {
+		return err
 	}
-	return params, nil
+	if err := r.fromVault(ctx, spec.HashiCorpVault); err != nil {
+		return err
+	}
+	return each(r, "boundServiceAccountToken", spec.BoundServiceAccountToken,
+		func(source v1alpha1.BoundServiceAccountToken) (string, string, error) {
+			value, due, err := r.serviceAccountToken(ctx, r.namespace, source.ServiceAccountName)
+			r.params.until(due)
+			return source.Parameter, value, err
+		})
 }
 
-func entryError(field string, i int, parameter string, err error) error {
-	return fmt.Errorf("%s[%d] (parameter %q): %w", field, i, parameter, err)
+// each takes one parameter from each entry of a source.
+func each[T any](r *resolver, field string, entries []T, value func(T) (string, string, error)) error {
+	for i, entry := range entries {
+		parameter, value, err := value(entry)
+		if err != nil {
+			return fmt.Errorf("%s[%d] (parameter %q): %w", field, i, parameter, err)
+		}
+		r.params.Values[parameter] = value
+	}
+	return nil
+}
+
+func (r *resolver) with(
+	ctx context.Context, value func(context.Context, v1alpha1.AuthTargetRef) (string, error),
+) func(v1alpha1.AuthTargetRef) (string, string, error) {
+	return func(ref v1alpha1.AuthTargetRef) (string, string, error) {
+		value, err := value(ctx, ref)
+		return ref.Parameter, value, err
+	}
 }
 
 func (r *resolver) fromSecret(ctx context.Context, ref v1alpha1.AuthTargetRef) (string, error) {
 	named := r.describe("Secret", ref.Name)
-	secret, err := r.objects.Secret(ctx, types.NamespacedName{Namespace: r.namespace, Name: ref.Name})
+	secret, err := r.Objects.Secret(ctx, types.NamespacedName{Namespace: r.namespace, Name: ref.Name})
 	if err != nil {
 		return "", unread(named, err)
 	}
@@ -138,7 +215,7 @@ func (r *resolver) fromSecret(ctx context.Context, ref v1alpha1.AuthTargetRef) (
 
 func (r *resolver) fromConfigMap(ctx context.Context, ref v1alpha1.AuthTargetRef) (string, error) {
 	named := r.describe("ConfigMap", ref.Name)
-	configMap, err := r.objects.ConfigMap(ctx, types.NamespacedName{Namespace: r.namespace, Name: ref.Name})
+	configMap, err := r.Objects.ConfigMap(ctx, types.NamespacedName{Namespace: r.namespace, Name: ref.Name})
 	if err != nil {
 		return "", unread(named, err)
 	}
@@ -153,7 +230,7 @@ func (r *resolver) fromEnv(source v1alpha1.AuthEnvironment) (string, error) {
 	environment, known := r.environments[source.ContainerName]
 	if !known {
 		var err error
-		if environment, err = r.env(source.ContainerName); err != nil {
+		if environment, err = r.Env(source.ContainerName); err != nil {
 			return "", err
 		}
 		r.environments[source.ContainerName] = environment

@@ -5,11 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"go.uber.org/goleak"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
@@ -24,6 +30,9 @@ type store struct {
 	data   map[string]map[string]string
 	specs  map[string]string
 	broken error
+	// asked is how many tokens were asked for, and brokenTokens why there are none.
+	asked        int
+	brokenTokens error
 }
 
 func (s *store) find(kind, key string, found bool) error {
@@ -48,6 +57,19 @@ func (s *store) Secret(_ context.Context, key types.NamespacedName) (*corev1.Sec
 func (s *store) ConfigMap(_ context.Context, key types.NamespacedName) (*corev1.ConfigMap, error) {
 	data, found := s.data["ConfigMap "+key.String()]
 	return &corev1.ConfigMap{Data: data}, s.find("configmaps", key.String(), found)
+}
+
+func (s *store) ServiceAccountToken(
+	_ context.Context, key types.NamespacedName, life time.Duration,
+) (*authenticationv1.TokenRequestStatus, error) {
+	s.asked++
+	if _, found := s.data["ServiceAccount "+key.String()]; !found {
+		return nil, s.find("serviceaccounts", key.String(), false)
+	}
+	return &authenticationv1.TokenRequestStatus{
+		Token:               fmt.Sprintf("token %d of %s", s.asked, key),
+		ExpirationTimestamp: metav1.NewTime(time.Now().Add(life)),
+	}, s.brokenTokens
 }
 
 func (s *store) spec(key string) (spec v1alpha1.TriggerAuthenticationSpec, err error) {
@@ -75,10 +97,11 @@ func (s *store) ClusterTriggerAuthentication(
 func newStore(spec string) *store {
 	return &store{
 		data: map[string]map[string]string{
-			"Secret shop/redis":       {"pw": password, "user": "worker", "blank": ""},
-			"Secret keda/redis":       {"pw": "of the cluster"},
-			"ConfigMap shop/settings": {"host": "db"},
-			"Secret shop/empty":       {},
+			"Secret shop/redis":          {"pw": password, "user": "worker", "blank": ""},
+			"Secret keda/redis":          {"pw": "of the cluster"},
+			"ConfigMap shop/settings":    {"host": "db"},
+			"Secret shop/empty":          {},
+			"ServiceAccount shop/worker": {}, "ServiceAccount keda/worker": {},
 		},
 		specs: map[string]string{"shop/auth": spec, "auth": spec},
 	}
@@ -94,6 +117,17 @@ func environment(container string) (map[string]string, error) {
 		return map[string]string{"PW": "of side"}, nil
 	}
 	return nil, fmt.Errorf("no container %q", container)
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// resolve resolves once, without what was kept from before.
+func resolve(t *testing.T, objects Objects, ref *v1alpha1.AuthenticationRef) (map[string]string, error) {
+	t.Helper()
+	params, err := new(Resolver).Resolve(t.Context(), Request{
+		Ref: ref, Objects: objects, Namespaces: namespaces, Env: environment,
+	})
+	return params.Values, err
 }
 
 func TestResolve(t *testing.T) {
@@ -118,8 +152,17 @@ env: [{parameter: a, name: PW}, {parameter: b, name: PW, containerName: side}]
 		"one parameter from several sources": {`
 secretTargetRef: [{parameter: x, name: redis, key: user}, {parameter: x, name: redis, key: pw}]
 configMapTargetRef: [{parameter: x, name: settings, key: host}, {parameter: w, name: settings, key: host}]
-env: [{parameter: x, name: PW}, {parameter: w, name: PW}, {parameter: z, name: PW}]
-`, "", map[string]string{"x": password, "w": "db", "z": "of the default container"}},
+env: [{parameter: x, name: PW}, {parameter: w, name: PW}, {parameter: z, name: PW}, {parameter: v, name: PW}]
+boundServiceAccountToken: [{parameter: v, serviceAccountName: worker}]
+`, "", map[string]string{"x": password, "w": "db", "z": "of the default container", "v": "token 1 of shop/worker"}},
+		"a token of a ClusterTriggerAuthentication is of the cluster's namespace": {
+			`boundServiceAccountToken: [{parameter: t, serviceAccountName: worker}]`,
+			v1alpha1.KindClusterTriggerAuthentication, map[string]string{"t": "token 1 of keda/worker"},
+		},
+		"no identity is none to take on": {
+			`{podIdentity: {provider: none}, secretTargetRef: [{parameter: x, name: redis, key: user}]}`, "",
+			map[string]string{"x": "worker"},
+		},
 		"an empty value is a value": {
 			`secretTargetRef: [{parameter: x, name: redis, key: blank}]`, "", map[string]string{"x": ""},
 		},
@@ -128,7 +171,7 @@ env: [{parameter: x, name: PW}, {parameter: w, name: PW}, {parameter: z, name: P
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ref := &v1alpha1.AuthenticationRef{Name: "auth", Kind: test.kind}
-			got, err := Resolve(t.Context(), newStore(test.spec), namespaces, ref, environment)
+			got, err := resolve(t, newStore(test.spec), ref)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -138,7 +181,7 @@ env: [{parameter: x, name: PW}, {parameter: w, name: PW}, {parameter: z, name: P
 		})
 	}
 
-	got, err := Resolve(t.Context(), newStore(``), namespaces, nil, environment)
+	got, err := resolve(t, newStore(``), nil)
 	if err != nil || got == nil || len(got) != 0 {
 		t.Errorf("without a reference: %v, %v; want an empty map", got, err)
 	}
@@ -188,6 +231,11 @@ func TestErrorsSayWhatAndWhere(t *testing.T) {
 			`configMapTargetRef: [{parameter: p, name: settings, key: k}]`, v1alpha1.AuthenticationRef{Name: "auth"},
 			[]string{own, `ConfigMap "shop/settings" has no key "k"; its keys are "host"`},
 		},
+		"a source that is not supported": {
+			`{azureKeyVault: {vaultUri: a, secrets: [{parameter: p, name: s}]}}`,
+			v1alpha1.AuthenticationRef{Name: "auth"},
+			[]string{own, "azureKeyVault: ", "does not support it yet", "secretTargetRef"},
+		},
 		"no variable": {
 			`env: [{parameter: p, name: NONE, containerName: side}]`, v1alpha1.AuthenticationRef{Name: "auth"},
 			[]string{own, `env[0] (parameter "p")`, `container "side" has no environment variable "NONE"`},
@@ -204,7 +252,7 @@ func TestErrorsSayWhatAndWhere(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := Resolve(t.Context(), newStore(test.spec), namespaces, &test.ref, environment)
+			_, err := resolve(t, newStore(test.spec), &test.ref)
 			if err == nil {
 				t.Fatal("there is no error")
 			}
@@ -224,11 +272,11 @@ func TestErrorsOfObjectsAreKept(t *testing.T) {
 	t.Parallel()
 	ref := &v1alpha1.AuthenticationRef{Name: "auth"}
 	objects := newStore(`secretTargetRef: [{parameter: p, name: none, key: k}]`)
-	if _, err := Resolve(t.Context(), objects, namespaces, ref, environment); !apierrors.IsNotFound(err) {
+	if _, err := resolve(t, objects, ref); !apierrors.IsNotFound(err) {
 		t.Errorf("a missing Secret gives %v, which does not say that it is missing", err)
 	}
 	objects.broken = errors.New("connection refused")
-	if _, err := Resolve(t.Context(), objects, namespaces, ref, environment); !errors.Is(err, objects.broken) {
+	if _, err := resolve(t, objects, ref); !errors.Is(err, objects.broken) {
 		t.Errorf("got %v; want the store's error", err)
 	}
 }
@@ -236,12 +284,14 @@ func TestErrorsOfObjectsAreKept(t *testing.T) {
 func TestEachEnvironmentIsComputedOnce(t *testing.T) {
 	t.Parallel()
 	calls := 0
-	_, err := Resolve(t.Context(), newStore(`env: [{parameter: a, name: PW}, {parameter: b, name: PW}]`), namespaces,
-		&v1alpha1.AuthenticationRef{Name: "auth"},
-		func(string) (map[string]string, error) {
+	_, err := new(Resolver).Resolve(t.Context(), Request{
+		Ref:     &v1alpha1.AuthenticationRef{Name: "auth"},
+		Objects: newStore(`env: [{parameter: a, name: PW}, {parameter: b, name: PW}]`), Namespaces: namespaces,
+		Env: func(string) (map[string]string, error) {
 			calls++
 			return map[string]string{"PW": "x"}, nil
-		})
+		},
+	})
 	if err != nil || calls != 1 {
 		t.Errorf("%d calls, %v; want one", calls, err)
 	}
@@ -252,5 +302,38 @@ func TestManyKeysAreCutShort(t *testing.T) {
 	err := noKey("Secret", "k", strings.Split("a b c d e f g h i j k l", " "))
 	if !strings.HasSuffix(err.Error(), `"j" and 2 more`) {
 		t.Error(err)
+	}
+}
+
+func TestUnsupportedNamesEveryOtherField(t *testing.T) {
+	t.Parallel()
+	text := func(s string) *string { return &s }
+	tests := map[string]v1alpha1.TriggerAuthenticationSpec{
+		"podIdentity": {PodIdentity: &v1alpha1.AuthPodIdentity{
+			Provider: v1alpha1.PodIdentityAWS, RoleArn: text("arn:aws:iam::1:role/a")}},
+		"azureKeyVault":    {AzureKeyVault: &v1alpha1.AzureKeyVault{}},
+		"gcpSecretManager": {GCPSecretManager: &v1alpha1.GCPSecretManager{}},
+		"awsSecretManager": {AwsSecretManager: &v1alpha1.AwsSecretManager{}},
+		"oauth2":           {OAuth2: &v1alpha1.OAuth2{}},
+	}
+	for name, spec := range tests {
+		if got := Unsupported(&spec); !slices.Equal(got, []string{name}) {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+	supported := v1alpha1.TriggerAuthenticationSpec{
+		SecretTargetRef:          []v1alpha1.AuthTargetRef{{}},
+		ConfigMapTargetRef:       []v1alpha1.AuthTargetRef{{}},
+		Env:                      []v1alpha1.AuthEnvironment{{}},
+		FilePath:                 "a.json",
+		HashiCorpVault:           &v1alpha1.HashiCorpVault{},
+		BoundServiceAccountToken: []v1alpha1.BoundServiceAccountToken{{}},
+	}
+	if got := Unsupported(&supported); got != nil {
+		t.Errorf("got %q", got)
+	}
+	// A field that is added to the type belongs to one of the two.
+	if fields := reflect.TypeFor[v1alpha1.TriggerAuthenticationSpec]().NumField(); fields != len(tests)+6 {
+		t.Errorf("the type has %d fields; this test knows %d", fields, len(tests)+6)
 	}
 }
