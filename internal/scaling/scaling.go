@@ -34,6 +34,8 @@ type Rule struct {
 	Min *int64 `json:"minReplicaCount,omitempty"`
 	// Max is how many Jobs may be unfinished at once; nil means 100.
 	Max *int64 `json:"maxReplicaCount,omitempty"`
+	// Unexplained leaves reasons out, to whose words most of the time of a decision goes.
+	Unexplained bool `json:"-"`
 }
 
 // State is what was measured.
@@ -46,6 +48,9 @@ type State struct {
 	Untaken int64 `json:"untaken,omitempty"`
 	// Readings are the triggers' measurements. A trigger that could not be measured is left out.
 	Readings []Reading `json:"triggers"`
+	// Fallback is how many unfinished Jobs there are to be because triggers cannot be measured; nil when nothing was said
+	// of that or all can be.
+	Fallback *int64 `json:"-"`
 }
 
 // Reading is one trigger's measurement.
@@ -62,7 +67,7 @@ type Reading struct {
 type Decision struct {
 	Create int64  `json:"create"`
 	Reason string `json:"reason"`
-	// Floor tells that minReplicaCount asks for the Jobs, not the work that waits.
+	// Floor tells that minReplicaCount or a fallback asks for the Jobs, not the work that waits.
 	Floor bool `json:"-"`
 }
 
@@ -87,16 +92,20 @@ func widen(v *int32) *int64 {
 	return &wide
 }
 
-// limit is the promised upper bound of unfinished Jobs.
-func (r Rule) limit() int64 {
+// Free returns for how many items Jobs may be created with delivery by claim, where there is nothing to guess: the
+// slots that unfinished Jobs, and claims that are about to have one, leave free.
+func (r Rule) Free(unfinished int64) int64 { return max(0, r.Limit()-unfinished) }
+
+// Limit is the promised upper bound of unfinished Jobs.
+func (r Rule) Limit() int64 {
 	if r.Max == nil {
 		return v1alpha1.DefaultMaxReplicaCount
 	}
 	return *r.Max
 }
 
-// floor is the number of Jobs that always run: minReplicaCount, capped by a maxReplicaCount that is set.
-func (r Rule) floor() int64 {
+// Floor is the number of Jobs that always run: minReplicaCount, capped by a maxReplicaCount that is set.
+func (r Rule) Floor() int64 {
 	if r.Min == nil {
 		return 0
 	}
@@ -110,17 +119,32 @@ func (r Rule) floor() int64 {
 // the floor, and a floor above the limit leaves the limit as it is.
 func (r Rule) span() int64 {
 	if r.Max == nil || r.Min != nil && *r.Min > *r.Max {
-		return r.limit()
+		return r.Limit()
 	}
-	return *r.Max - r.floor()
+	return *r.Max - r.Floor()
 }
 
 // Decide says how many Jobs to create now.
 func Decide(rule Rule, state State) Decision {
-	decision := formula(rule, state)
-	if room := max(0, rule.limit()-state.Running); decision.Create > room {
+	decision := fallback(rule, state, formula(rule, state))
+	if room := max(0, rule.Limit()-state.Running); decision.Create > room {
 		decision.Create = room
-		decision.Reason += fmt.Sprintf("; maxReplicaCount %d leaves room for %d", rule.limit(), room)
+		decision.Reason += rule.explain("; maxReplicaCount %d leaves room for %d", rule.Limit(), room)
+	}
+	return decision
+}
+
+// fallback is the decision, or what keeps as many Jobs as there are to be while triggers cannot be measured: those that
+// can be may ask for more of them, never for fewer.
+func fallback(rule Rule, state State, decision Decision) Decision {
+	if state.Fallback == nil {
+		return decision
+	}
+	jobs := max(*state.Fallback, rule.Floor())
+	missing := max(0, jobs-state.Running)
+	if missing > decision.Create || len(state.Readings) == 0 {
+		reason := rule.explain("fallback: %d while triggers cannot be measured - %d unfinished", jobs, state.Running)
+		return Decision{Create: missing, Reason: reason, Floor: missing > 0}
 	}
 	return decision
 }
@@ -131,31 +155,31 @@ func formula(rule Rule, state State) Decision {
 	if len(state.Readings) == 0 {
 		return Decision{Reason: "no trigger could be measured"} // not even for the floor: what is unknown creates nothing
 	}
-	if state.Running < rule.floor() {
+	if state.Running < rule.Floor() {
 		// KEDA tops up to the floor first and looks at the triggers once it is reached.
-		missing := rule.floor() - state.Running
-		reason := fmt.Sprintf("minReplicaCount %d wants %d more", rule.floor(), missing)
+		missing := rule.Floor() - state.Running
+		reason := rule.explain("minReplicaCount %d wants %d more", rule.Floor(), missing)
 		return Decision{Create: missing, Reason: reason, Floor: true}
 	}
-	if !work.active && rule.floor() == 0 {
+	if !work.active && rule.Floor() == 0 {
 		return Decision{Reason: inactiveReason(state.Readings)}
 	}
 	create, reason := strategy(rule, state, work)
 	create = max(0, create)
 	if create == 0 && state.Running == 0 && work.active && work.value > 0 {
 		create = 1
-		reason += "; work waits and nothing runs, so one is started"
+		reason += rule.explain("; work waits and nothing runs, so one is started")
 	}
 	if unserved := max(0, work.jobs-state.Untaken); state.Untaken > 0 && create > unserved {
 		create = unserved
-		reason += fmt.Sprintf("; %d Jobs have yet to take their work, or ended without taking any", state.Untaken)
+		reason += rule.explain("; %d Jobs have yet to take their work, or ended without taking any", state.Untaken)
 	}
 	return Decision{Create: create, Reason: reason}
 }
 
 // strategy applies the formula that the user chose. The answer may be negative.
 func strategy(rule Rule, state State, work work) (int64, string) {
-	running := state.Running - rule.floor()
+	running := state.Running - rule.Floor()
 	span := rule.span()
 	var create int64
 	var reason string
@@ -163,14 +187,15 @@ func strategy(rule Rule, state State, work work) (int64, string) {
 	switch rule.Strategy {
 	case v1alpha1.StrategyAccurate:
 		if work.scale+running-state.Pending > span {
-			create, reason = span-running, fmt.Sprintf("accurate: room for %d beside %d unfinished", span-running, state.Running)
+			create = span - running
+			reason = rule.explain("accurate: room for %d beside %d unfinished", create, state.Running)
 		} else {
 			create = work.scale - state.Pending
-			reason = fmt.Sprintf("accurate: %d for the work waiting - %d pending", work.scale, state.Pending)
+			reason = rule.explain("accurate: %d for the work waiting - %d pending", work.scale, state.Pending)
 		}
 	case v1alpha1.StrategyEager:
 		create, ask = min(span-running-state.Pending, work.scale), span
-		reason = fmt.Sprintf("eager: %d for the work waiting, room for %d", work.scale, span-running-state.Pending)
+		reason = rule.explain("eager: %d for the work waiting, room for %d", work.scale, span-running-state.Pending)
 	case v1alpha1.StrategyCustom:
 		if share, err := strconv.ParseFloat(rule.RunningPercentage, 64); err == nil {
 			var deduction int64
@@ -179,16 +204,16 @@ func strategy(rule Rule, state State, work work) (int64, string) {
 			}
 			part := toInt(math.Trunc(float64(running) * share))
 			create = min(subtract(subtract(work.scale, deduction), part), span)
-			reason = fmt.Sprintf("custom: %d for the work waiting - %d deducted - %d for %d unfinished × %s",
+			reason = rule.explain("custom: %d for the work waiting - %d deducted - %d for %d unfinished × %s",
 				work.scale, deduction, part, running, rule.RunningPercentage)
 			break
 		}
 		create = work.scale - running
-		reason = fmt.Sprintf("custom without a customScalingRunningJobPercentage is default: "+
+		reason = rule.explain("custom without a customScalingRunningJobPercentage is default: "+
 			"%d for the work waiting - %d unfinished", work.scale, running)
 	default:
 		create = work.scale - running
-		reason = fmt.Sprintf("default: %d for the work waiting - %d unfinished", work.scale, running)
+		reason = rule.explain("default: %d for the work waiting - %d unfinished", work.scale, running)
 	}
 	return min(create, ask), reason
 }
@@ -201,4 +226,12 @@ func inactiveReason(readings []Reading) string {
 		}
 	}
 	return "nothing waits"
+}
+
+// explain is fmt.Sprintf for reasons.
+func (r Rule) explain(format string, args ...any) string {
+	if r.Unexplained {
+		return ""
+	}
+	return fmt.Sprintf(format, args...)
 }

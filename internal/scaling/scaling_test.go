@@ -34,7 +34,7 @@ func TestVectors(t *testing.T) {
 		if want == 0 && vector.Running == 0 && combine(vector.Rule, vector.Readings).value > 0 {
 			want = 1
 		}
-		want = min(want, max(0, vector.limit()-vector.Running))
+		want = min(want, max(0, vector.Limit()-vector.Running))
 		if want != vector.Create {
 			corrected++
 		}
@@ -120,16 +120,20 @@ func TestInvariants(t *testing.T) {
 		if got.Create < 0 {
 			t.Fatalf("negative: %+v", got)
 		}
-		if got.Create > 0 && state.Running+got.Create > rule.limit() {
-			t.Fatalf("above the limit of %d: %+v", rule.limit(), got)
+		if got.Create > 0 && state.Running+got.Create > rule.Limit() {
+			t.Fatalf("above the limit of %d: %+v", rule.Limit(), got)
 		}
 		if work := combine(rule, state.Readings); work.value > 0 && state.Running+state.Untaken == 0 && got.Create == 0 {
 			t.Fatalf("stranded: %+v", got)
-		} else if state.Untaken > 0 && state.Running >= rule.floor() && got.Create > max(0, work.jobs-state.Untaken) {
+		} else if state.Untaken > 0 && state.Running >= rule.Floor() && got.Create > max(0, work.jobs-state.Untaken) {
 			t.Fatalf("a second Job for the same work (%d wanted, %d untaken): %+v", work.jobs, state.Untaken, got)
 		}
 		if got.Reason == "" {
 			t.Fatal("no reason")
+		}
+		rule.Unexplained = true
+		if silent := Decide(rule, state); silent.Create != got.Create || silent.Floor != got.Floor {
+			t.Fatalf("without reasons %+v, with them %+v", silent, got)
 		}
 	})
 }
