@@ -111,7 +111,7 @@ func (d *decoder) structure(n *yaml.Node, field string, depth int, v reflect.Val
 	for _, e := range d.entries(n, field, depth) {
 		known, ok := fields.byName[e.key]
 		if !ok {
-			given[d.unknown(v.Type(), e, field, fields.names)] = true
+			given[d.unknown(e, field, fields.names)] = true
 			continue
 		}
 		path := join(field, e.key)
@@ -135,17 +135,8 @@ func someOf(names []string) string {
 
 // unknown reports a field that the type does not have. It returns the field that was probably meant, so that it is not
 // reported as missing too.
-func (d *decoder) unknown(t reflect.Type, e entry, field string, names []string) (meant string) {
+func (d *decoder) unknown(e entry, field string, names []string) (meant string) {
 	path := join(field, shorten(e.key))
-	switch {
-	case slices.Contains(ignoredFields[t], e.key):
-		return ""
-	case e.key == "podIdentity" && slices.Contains(laterFields[t], e.key) && d.noPodIdentity(e.value):
-		return "" // KEDA's way to write that there is none
-	case slices.Contains(laterFields[t], e.key):
-		d.problem(e.at, path, "KEDA has this field, but Offboard does not support it yet; it supports %s", list(names))
-		return ""
-	}
 	hint := suggest(e.key, names)
 	for _, name := range names {
 		if strings.Contains(hint, "mean "+strconv.Quote(name)) {
@@ -158,11 +149,6 @@ func (d *decoder) unknown(t reflect.Type, e entry, field string, names []string)
 	}
 	d.problem(e.at, path, "unknown field %s%s", strconv.Quote(shorten(e.key)), hint)
 	return meant
-}
-
-func (d *decoder) noPodIdentity(n *yaml.Node) bool {
-	return n.Kind == yaml.MappingNode && len(n.Content) == 2 && n.Content[0].Value == "provider" &&
-		n.Content[1].Value == "none"
 }
 
 func (d *decoder) mapping(n *yaml.Node, field string, depth int, v reflect.Value) {
@@ -264,6 +250,8 @@ func (d *decoder) scalar(n *yaml.Node, field string, v reflect.Value) {
 		v.SetBool(truth)
 	case reflect.Int, reflect.Int32, reflect.Int64:
 		d.integer(n, field, value, v)
+	case reflect.Float64:
+		d.number(n, field, value, v)
 	default:
 		panic(fmt.Sprintf("manifest: field %s has a type %s that nobody taught to decode", field, v.Type()))
 	}
@@ -289,18 +277,40 @@ func (d *decoder) integer(n *yaml.Node, field string, value any, v reflect.Value
 		highest := int64(math.MaxInt64 >> (64 - v.Type().Bits()))
 		d.problem(n, field, "%s is out of range: want an integer between %d and %d", shorten(n.Value), -highest-1, highest)
 	case !ok:
-		d.problem(n, field, "got %s, want an integer%s", describe(n, d.secret), unquoted(n))
+		d.problem(n, field, "got %s, want an integer%s", describe(n, d.secret), unquoted(n, isInteger))
 	default:
 		v.SetInt(number)
 	}
 }
 
-// unquoted proposes to write a quoted number without the quotes.
-func unquoted(n *yaml.Node) string {
-	if text, ok := scalarValue(n).(string); ok && n.Kind == yaml.ScalarNode {
-		if _, isNumber := resolvePlain(text).(int64); isNumber {
-			return ": write it without quotes"
-		}
+func (d *decoder) number(n *yaml.Node, field string, value any, v reflect.Value) {
+	if !isNumber(value) {
+		d.problem(n, field, "got %s, want a finite number%s", describe(n, d.secret), unquoted(n, isNumber))
+		return
+	}
+	v.Set(reflect.ValueOf(value).Convert(v.Type()))
+}
+
+func isInteger(value any) bool {
+	_, is := value.(int64)
+	return is
+}
+
+// isNumber tells whether a value is a number that JSON has: neither an infinite one nor NaN.
+func isNumber(value any) bool {
+	switch value := value.(type) {
+	case int64, uint64:
+		return true
+	case float64:
+		return !math.IsNaN(value) && !math.IsInf(value, 0)
+	}
+	return false
+}
+
+// unquoted proposes to write a quoted number without the quotes when it fits then.
+func unquoted(n *yaml.Node, fits func(value any) bool) string {
+	if text, ok := scalarValue(n).(string); ok && n.Kind == yaml.ScalarNode && fits(resolvePlain(text)) {
+		return ": write it without quotes"
 	}
 	return ""
 }

@@ -69,20 +69,7 @@ var laxFields = map[reflect.Type]map[string]bool{
 	reflect.TypeFor[corev1.TypedLocalObjectReference]():               {"apiGroup": true},
 	reflect.TypeFor[corev1.TypedObjectReference]():                    {"apiGroup": true},
 	reflect.TypeFor[corev1.GRPCAction]():                              {"service": true},
-}
-
-// ignoredFields are fields that KEDA writes into objects and that have no meaning here.
-var ignoredFields = map[reflect.Type][]string{
-	reflect.TypeFor[v1alpha1.TriggerAuthentication]():        {"status"},
-	reflect.TypeFor[v1alpha1.ClusterTriggerAuthentication](): {"status"},
-}
-
-// laterFields are fields that KEDA has and Offboard has not. Ignoring them would leave a trigger without credentials.
-var laterFields = map[reflect.Type][]string{
-	reflect.TypeFor[v1alpha1.TriggerAuthenticationSpec](): {
-		"podIdentity", "filePath", "hashiCorpVault", "azureKeyVault", "gcpSecretManager", "awsSecretManager",
-		"boundServiceAccountToken", "oauth2",
-	},
+	reflect.TypeFor[v1alpha1.TriggerActivityStatus]():                 {"isActive": true},
 }
 
 // enums are the values of the Kubernetes types that allow only some; the empty string stands for the default.

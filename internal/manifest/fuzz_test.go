@@ -66,7 +66,7 @@ func FuzzDecodeAgrees(f *testing.F) {
 // FuzzValue puts a text where each type of value stands, as key and as value, and compares as FuzzDecodeAgrees does.
 func FuzzValue(f *testing.F) {
 	texts := append(slices.Clone(scalarTexts), "", `"5"`, "'5'", "! 5", "!!str 5", "&a 5", "[]", "{}", "|\n  5", "# 5",
-		"1Gi", "2006-01-02T15:04:05Z")
+		"1Gi", "2006-01-02T15:04:05Z", "1m30s", "1.", "-0", "1e400", "0.1")
 	for _, text := range texts {
 		f.Add(text)
 	}
@@ -80,6 +80,8 @@ func FuzzValue(f *testing.F) {
 		configMap + "managedFields:\n  - fieldsV1:\n      key: ",
 		scaledJob + "status:\n  lastActiveTime: ",
 		spec + "triggers: []\n  pollingInterval: ",
+		spec + "triggers: []\n  delivery:\n    backoff:\n      factor: ",
+		spec + "triggers: []\n  delivery:\n    backoff:\n      max: ",
 		spec + "triggers:\n  - type: a\n    metadata: {}\n    useCachedMetrics: ",
 		spec + "triggers:\n  - type: a\n    metadata:\n      key: ",
 		spec + "triggers:\n  - type: a\n    metadata:\n      ",

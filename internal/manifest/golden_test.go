@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // types stand in for the real ones, so that these tests do not change with their parameters.
 var types = []trigger.Type{
-	{Name: "redis", Params: []trigger.Param{
+	{Name: "redis", Claims: true, Params: []trigger.Param{
 		{Name: "address", Kind: trigger.String, Optional: true, Sources: []trigger.Source{trigger.FromMetadata}},
 		{Name: "listName", Kind: trigger.String, Sources: []trigger.Source{trigger.FromMetadata}},
 		{Name: "listLength", Kind: trigger.Int, Default: "5", Min: ptr.To[int64](1),

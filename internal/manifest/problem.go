@@ -49,12 +49,15 @@ func (p Problem) Error() string {
 	if p.Severity == Warning {
 		b.WriteString("warning: ")
 	}
-	if p.Field != "" {
-		b.WriteString(p.Field)
-		b.WriteString(": ")
+	return oneLine(b.String()) + p.Text()
+}
+
+// Text returns the problem in one line without its place in a file: FIELD: message.
+func (p Problem) Text() string {
+	if p.Field == "" {
+		return oneLine(p.Message)
 	}
-	b.WriteString(p.Message)
-	return oneLine(b.String())
+	return oneLine(p.Field + ": " + p.Message)
 }
 
 // oneLine keeps a name or value that holds a line break or a control character from breaking the output.

@@ -217,3 +217,22 @@ func TestSuggest(t *testing.T) {
 		}
 	}
 }
+
+func TestUnsupportedSourcesAreRefusedInFiles(t *testing.T) {
+	t.Parallel()
+	const text = `{"apiVersion": "keda.sh/v1alpha1", "kind": "TriggerAuthentication",
+"metadata": {"name": "a", "namespace": "b"},
+"spec": {"podIdentity": {"provider": "none"}, "oauth2": {"type": "clientCredentials", "clientId": "c", "tokenUrl": "u"}}}`
+	for name, test := range map[string]struct {
+		problems Problems
+		severity Severity
+	}{
+		"of a file":    {Validate(Parse("a.json", []byte(text)), nil), Error},
+		"of a cluster": {ValidateObject([]byte(text), nil), Warning},
+	} {
+		if len(test.problems) != 1 || test.problems[0].Field != "spec.oauth2" ||
+			test.problems[0].Severity != test.severity {
+			t.Errorf("%s: got %v", name, test.problems)
+		}
+	}
+}

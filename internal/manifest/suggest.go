@@ -11,7 +11,7 @@ import (
 // suggest returns a half sentence that helps to correct got: the candidate that was probably meant, or all of them when
 // they are few; empty when there is nothing to say.
 func suggest(got string, candidates []string) string {
-	const fewest = 12
+	const fewest = 14
 	if near := spelling.Nearest(got, candidates); near != "" {
 		return "did you mean " + strconv.Quote(near) + "?"
 	}

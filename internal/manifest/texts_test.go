@@ -30,7 +30,20 @@ metadata:
 `,
 	`{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "\ud83d\ude00\/\ud800"}}`,
 	"apiVersion: keda.sh/v1alpha1\nkind: ClusterTriggerAuthentication\nmetadata: {name: a, namespace: b}\n" +
-		"spec: {env: []}\nstatus: {x: y}\n",
+		"spec: {env: []}\nstatus: {scaledjobs: b}\n",
+	`apiVersion: keda.sh/v1alpha1
+kind: ScaledJob
+metadata: {name: a}
+spec:
+  triggers: []
+  jobTargetRef: {template: {spec: {containers: []}}}
+  delivery:
+    mode: claim
+    env: ~
+    attempts: 0x3
+    backoff: {initial: 1m30s, factor: 18446744073709551615, max: "1.5h", jitter: .2}
+    deadLetter: no
+`,
 	`apiVersion: keda.sh/v1alpha1
 kind: ScaledJob
 metadata: &m {name: a}

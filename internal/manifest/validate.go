@@ -27,8 +27,13 @@ func Validate(s *Set, types []trigger.Type) Problems { return validate(s, types,
 func ValidateForCluster(s *Set, types []trigger.Type) Problems { return validate(s, types, true) }
 
 func validate(s *Set, types []trigger.Type, cluster bool) Problems {
-	problems := slices.Clone(s.Problems)
-	objects := newIndex(s)
+	problems := slices.Concat(s.Problems, s.check(types, cluster, newIndex(s)), duplicates(s))
+	return s.Sort(problems)
+}
+
+// check checks each document by itself, and that what it refers to is among the objects.
+func (s *Set) check(types []trigger.Type, cluster bool, objects index) Problems {
+	var problems Problems
 	for _, document := range s.Documents {
 		c := checker{doc: document, types: types, objects: objects, cluster: cluster}
 		switch object := document.Object.(type) {
@@ -38,10 +43,10 @@ func validate(s *Set, types []trigger.Type, cluster bool) Problems {
 			c.scaledJobReferences(object)
 		case *v1alpha1.TriggerAuthentication:
 			c.meta(object)
-			c.authentication(&object.Spec, object.Namespace)
+			c.authentication(document.Kind, &object.Spec, object.Namespace)
 		case *v1alpha1.ClusterTriggerAuthentication:
 			c.meta(object)
-			c.authentication(&object.Spec, "")
+			c.authentication(document.Kind, &object.Spec, "")
 		case *corev1.Secret:
 			c.meta(object)
 			c.secret(object)
@@ -51,8 +56,7 @@ func validate(s *Set, types []trigger.Type, cluster bool) Problems {
 		}
 		problems = append(problems, c.problems...)
 	}
-	problems = append(problems, duplicates(s)...)
-	return s.Sort(problems)
+	return problems
 }
 
 // Sort orders problems with this set as a reader goes through its files, and returns them.
@@ -77,7 +81,11 @@ func (c *checker) warn(path *field.Path, value any, format string, args ...any) 
 }
 
 func (c *checker) add(severity Severity, path *field.Path, value any, message string) {
-	p := c.doc.Problem(severity, path, value, message)
+	c.keep(c.doc.Problem(severity, path, value, message))
+}
+
+// keep takes a problem, unless its field could not be read, which is known already.
+func (c *checker) keep(p Problem) {
 	// A field that could not be decoded is empty now, and whatever follows from that is no news.
 	for name := p.Field; name != ""; {
 		if c.doc.reported[name] {

@@ -34,9 +34,6 @@ func (c *checker) jobSpec(path *field.Path, spec *batchv1.JobSpec) {
 	if spec.ManualSelector != nil && *spec.ManualSelector {
 		c.fail(path.Child("manualSelector"), true, "Jobs of a ScaledJob cannot share a selector: remove it")
 	}
-	if spec.Suspend != nil && *spec.Suspend {
-		c.warn(path.Child("suspend"), true, "every Job is created suspended and does nothing until something resumes it")
-	}
 	if spec.ManagedBy != nil {
 		c.managedBy(path.Child("managedBy"), *spec.ManagedBy)
 	}

@@ -2,17 +2,31 @@ package manifest
 
 import (
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
+	"github.com/offboard-dev/offboard/internal/auth"
 )
 
 // authentication checks a TriggerAuthentication and what it refers to. Without a namespace, which a
 // ClusterTriggerAuthentication has not, any will do.
-func (c *checker) authentication(spec *v1alpha1.TriggerAuthenticationSpec, namespace string) {
+func (c *checker) authentication(kind string, spec *v1alpha1.TriggerAuthenticationSpec, namespace string) {
 	path := field.NewPath("spec")
+	c.fields(path, auth.Check(kind, spec))
+	if spec.FilePath != "" && len(auth.Besides(spec)) > 0 {
+		c.warn(path.Child("filePath"), nil, "it stands in place of all other sources; not used: %s",
+			strings.Join(auth.Besides(spec), ", "))
+	}
+	for _, name := range auth.Unsupported(spec) {
+		severity := Error
+		if c.objects == nil {
+			severity = Warning // on a cluster it may be there for a ScaledObject, which KEDA scales
+		}
+		c.add(severity, path.Child(name), nil, auth.NotSupported)
+	}
 	for i, ref := range spec.SecretTargetRef {
 		c.target(path.Child("secretTargetRef").Index(i), ref, c.objects.missing("Secret", namespace, ref.Name, ref.Key))
 	}
@@ -23,6 +37,16 @@ func (c *checker) authentication(spec *v1alpha1.TriggerAuthenticationSpec, names
 		at := path.Child("env").Index(i)
 		c.required(at.Child("parameter"), env.Parameter)
 		c.required(at.Child("name"), env.Name)
+	}
+}
+
+// fields records errors whose paths begin below path.
+func (c *checker) fields(path *field.Path, errs field.ErrorList) {
+	for _, err := range errs {
+		err.Field = path.Child(err.Field).String()
+	}
+	for _, p := range c.doc.FieldProblems(Error, errs) {
+		c.keep(p)
 	}
 }
 
@@ -98,7 +122,7 @@ func (c *checker) containerReferences(namespace string, path *field.Path, contai
 // objectKey names an object. An empty namespace stands for any.
 type objectKey struct{ kind, namespace, name string }
 
-// index finds the documents of a set by what they are.
+// index finds the documents of a set by what they are. Without one, nothing is known about other objects.
 type index map[objectKey]*Document
 
 func newIndex(s *Set) index {
@@ -120,6 +144,9 @@ func newIndex(s *Set) index {
 // missing says what is not there of an object or one of its keys; nothing when all is. An empty key stands for none in
 // particular. Without a namespace the object may be in any, and its keys are not looked at.
 func (x index) missing(kind, namespace, name, key string) string {
+	if x == nil {
+		return ""
+	}
 	document := x[objectKey{kind, namespace, name}]
 	if document == nil {
 		return kind + " " + name + " is not in these files"

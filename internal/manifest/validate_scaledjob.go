@@ -22,7 +22,7 @@ func (c *checker) scaledJob(scaledJob *v1alpha1.ScaledJob) {
 		c.fail(field.NewPath("metadata", "name"), scaledJob.Name, "the name is %d characters, want %d or less: it is the "+
 			"value of the label %s of its Jobs", len(scaledJob.Name), validation.LabelValueMaxLength, v1alpha1.LabelScaledJob)
 	}
-	c.knownAnnotations(scaledJob.Annotations)
+	c.knownAnnotations(scaledJob)
 
 	atLeast(c, path.Child("pollingInterval"), spec.PollingInterval, 1)
 	atLeast(c, path.Child("successfulJobsHistoryLimit"), spec.SuccessfulJobsHistoryLimit, 0)
@@ -33,9 +33,9 @@ func (c *checker) scaledJob(scaledJob *v1alpha1.ScaledJob) {
 	if spec.MaxReplicaCount != nil {
 		highest = *spec.MaxReplicaCount
 	}
-	if spec.MinReplicaCount != nil && *spec.MinReplicaCount > highest && highest > 0 {
-		c.warn(path.Child("minReplicaCount"), *spec.MinReplicaCount, "minReplicaCount %d is above maxReplicaCount %d, "+
-			"which wins: %d Jobs always run", *spec.MinReplicaCount, highest, highest)
+	if least := spec.MinReplicaCount; least != nil && *least > highest && highest > 0 && !scaledJob.ClaimsItems() {
+		c.warn(path.Child("minReplicaCount"), *least, "minReplicaCount %d is above maxReplicaCount %d, which wins: %d Jobs "+
+			"always run", *least, highest, highest)
 	}
 
 	rollouts := []string{v1alpha1.RolloutGradual, v1alpha1.RolloutImmediate}
@@ -48,23 +48,45 @@ func (c *checker) scaledJob(scaledJob *v1alpha1.ScaledJob) {
 			"over which it wins")
 	}
 	c.scalingStrategy(path.Child("scalingStrategy"), &spec.ScalingStrategy)
+	if !scaledJob.ClaimsItems() {
+		c.strategyEffects(path.Child("scalingStrategy"), &spec.ScalingStrategy)
+	}
 
 	if spec.JobTargetRef == nil {
 		c.fail(path.Child("jobTargetRef"), nil, "missing: it is the specification of the Jobs, with a Pod template")
 	} else {
 		c.jobSpec(path.Child("jobTargetRef"), spec.JobTargetRef)
+		if suspend := spec.JobTargetRef.Suspend; suspend != nil && *suspend && !scaledJob.ClaimsItems() {
+			c.warn(path.Child("jobTargetRef", "suspend"), true, "every Job is created suspended and does nothing until "+
+				"something resumes it")
+		}
 		c.envSource(path.Child("envSourceContainerName"), spec.EnvSourceContainerName,
 			spec.JobTargetRef.Template.Spec.Containers)
 	}
 	c.triggers(path.Child("triggers"), spec.Triggers)
+	if spec.Fallback != nil {
+		c.fallback(path.Child("fallback"), spec, highest)
+	}
+	if spec.Advanced != nil && spec.Advanced.ScalingModifiers != nil {
+		c.scalingModifiers(path, spec)
+	}
+	if spec.Delivery != nil {
+		c.delivery(path, spec)
+	}
 }
 
-func (c *checker) knownAnnotations(annotations map[string]string) {
+func (c *checker) knownAnnotations(scaledJob *v1alpha1.ScaledJob) {
+	annotations := scaledJob.Annotations
 	path := field.NewPath("metadata", "annotations")
 	if paused, found := annotations[v1alpha1.AnnotationPaused]; found {
 		if _, err := strconv.ParseBool(paused); err != nil {
 			c.warn(path.Key(v1alpha1.AnnotationPaused), paused, "%q is no boolean, and pauses as \"true\" does", paused)
 		}
+	}
+	if _, err := scaledJob.Priority(); err != nil {
+		priority := annotations[v1alpha1.AnnotationPriority]
+		c.fail(path.Key(v1alpha1.AnnotationPriority), priority, "got %q, want a number above 0 such as \"10\": it is the "+
+			"ScaledJob's weight where limits over all ScaledJobs bind", shorten(priority))
 	}
 	for label := range strings.SplitSeq(annotations[v1alpha1.AnnotationExcludedLabels], ",") {
 		if label = strings.TrimSpace(label); label != "" {
@@ -91,7 +113,14 @@ func (c *checker) scalingStrategy(path *field.Path, strategy *v1alpha1.ScalingSt
 	case share < 0:
 		c.fail(percentage, text, "got %q, want 0 or more", shorten(text))
 	}
+	for i, condition := range strategy.PendingPodConditions {
+		c.invalid(path.Child("pendingPodConditions").Index(i), condition, validation.IsQualifiedName(condition))
+	}
+}
 
+// strategyEffects warns of fields that the chosen strategy does not use or lacks.
+func (c *checker) strategyEffects(path *field.Path, strategy *v1alpha1.ScalingStrategy) {
+	text := strategy.CustomScalingRunningJobPercentage
 	switch strategy.Strategy {
 	case v1alpha1.StrategyCustom:
 		if text == "" {
@@ -101,14 +130,11 @@ func (c *checker) scalingStrategy(path *field.Path, strategy *v1alpha1.ScalingSt
 	case "", v1alpha1.StrategyDefault, v1alpha1.StrategyAccurate, v1alpha1.StrategyEager:
 		const noEffect = "it has an effect with strategy custom only"
 		if text != "" {
-			c.warn(percentage, text, noEffect)
+			c.warn(path.Child("customScalingRunningJobPercentage"), text, noEffect)
 		}
 		if deduction := strategy.CustomScalingQueueLengthDeduction; deduction != nil {
 			c.warn(path.Child("customScalingQueueLengthDeduction"), *deduction, noEffect)
 		}
-	}
-	for i, condition := range strategy.PendingPodConditions {
-		c.invalid(path.Child("pendingPodConditions").Index(i), condition, validation.IsQualifiedName(condition))
 	}
 }
 
@@ -170,20 +196,15 @@ func (c *checker) triggerType(path *field.Path, scale *v1alpha1.ScaleTriggers) {
 	}
 	known, found := trigger.Find(c.types, scale.Type)
 	if !found {
-		var names []string
-		for _, t := range c.types {
-			names = append(names, t.Name)
-		}
-		if slices.Contains(kedaTriggers, scale.Type) {
-			c.fail(path.Child("type"), scale.Type, "KEDA has trigger type %s, but Offboard does not yet: it has %s",
-				scale.Type, list(names))
-			return
-		}
-		c.fail(path.Child("type"), scale.Type, "unknown trigger type %q: want one of %s%s", shorten(scale.Type), list(names),
-			meant(scale.Type, names))
+		c.fail(path.Child("type"), scale.Type, "%s", trigger.UnknownType(c.types, scale.Type))
 		return
 	}
-	for _, finding := range known.Validate(scale.Metadata, scale.AuthenticationRef != nil) {
+	c.metadata(path.Child("metadata"), known.Validate(scale.Metadata, scale.AuthenticationRef != nil))
+}
+
+// metadata reports what a trigger type finds in a trigger's metadata.
+func (c *checker) metadata(metadata *field.Path, findings []trigger.ParamError) {
+	for _, finding := range findings {
 		severity := Error
 		if finding.Warning {
 			severity = Warning
@@ -194,22 +215,10 @@ func (c *checker) triggerType(path *field.Path, scale *v1alpha1.ScaleTriggers) {
 			value = finding.Value
 			message = strconv.Quote(shorten(finding.Value)) + ": " + message
 		}
-		at := path.Child("metadata")
+		at := metadata
 		if finding.Key != "" {
 			at = at.Key(finding.Key)
 		}
 		c.add(severity, at, value, message)
 	}
 }
-
-// kedaTriggers are the trigger types of KEDA.
-var kedaTriggers = strings.Fields(`
-	activemq apache-kafka arangodb artemis-queue aws-cloudwatch aws-dynamodb aws-dynamodb-streams aws-kinesis-stream
-	aws-sqs-queue azure-app-insights azure-blob azure-data-explorer azure-eventhub azure-log-analytics azure-monitor
-	azure-pipelines azure-queue azure-servicebus beanstalkd cassandra clickhouse couchdb cpu cron datadog dynatrace
-	elastic-forecast elasticsearch etcd external external-push forgejo-runner gcp-cloudtasks gcp-pubsub gcp-spanner
-	gcp-stackdriver gcp-storage github-runner graphite huawei-cloudeye ibmmq influxdb kafka kubernetes-resource
-	kubernetes-workload liiklus loki memory metrics-api mongodb mssql mysql nats-jetstream new-relic nsq opensearch
-	openstack-metric openstack-swift postgresql predictkube prometheus pulsar rabbitmq redis redis-cluster
-	redis-cluster-streams redis-sentinel redis-sentinel-streams redis-streams selenium-grid solace-direct-messaging
-	solace-event-queue solarwinds solr splunk splunk-observability sumologic temporal`)
