@@ -89,6 +89,18 @@ func TestIgnoranceCreatesNothing(t *testing.T) {
 	}
 }
 
+// TestUnknownTrigger has a trigger that only KEDA knows.
+func TestUnknownTrigger(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(sj *v1alpha1.ScaledJob) { sj.Spec.Triggers[0].Type = "kafka" })
+	w.eventually("told", func() bool {
+		return strings.Contains(w.ready().Message, "KEDA has trigger type kafka, but Offboard does not yet: it has ")
+	})
+	if w.ready().Status != metav1.ConditionFalse {
+		t.Errorf("got %v", w.ready())
+	}
+}
+
 // TestBrokenRunner runs Jobs that end without having taken anything: their successors wait for the polling interval.
 func TestBrokenRunner(t *testing.T) {
 	t.Parallel()
@@ -131,25 +143,6 @@ func TestMinReplicaCount(t *testing.T) {
 	}
 	w.edit(func() { w.queue = 2 })
 	w.eventually("Jobs for the work that waits, at once", func() bool { return w.unfinished() >= 2 })
-}
-
-func TestPaused(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, func(sj *v1alpha1.ScaledJob) {
-		sj.Annotations = map[string]string{v1alpha1.AnnotationPaused: "true"}
-	})
-	w.edit(func() { w.queue = 3 })
-	w.eventually("paused", func() bool {
-		c := w.scaledJob.Status.Conditions.Get(v1alpha1.ConditionPaused)
-		return c.Status == metav1.ConditionTrue && c.Reason == reasonPaused
-	})
-	if w.created != 0 {
-		t.Errorf("%d Jobs while paused", w.created)
-	}
-	w.edit(func() { w.scaledJob.Annotations[v1alpha1.AnnotationPaused] = "false" })
-	w.eventually("unpaused", func() bool {
-		return w.created == 3 && w.scaledJob.Status.Conditions.Get(v1alpha1.ConditionPaused).Status == metav1.ConditionFalse
-	})
 }
 
 func TestRollout(t *testing.T) {
@@ -229,6 +222,140 @@ func TestCreateFails(t *testing.T) {
 	})
 	w.edit(func() { w.createErr = nil })
 	w.eventually("recovered", func() bool { return w.created == 2 && w.ready().Status == metav1.ConditionTrue })
+}
+
+func TestFailureIsToldOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.eventually("ready", func() bool { return w.ready().Status == metav1.ConditionTrue })
+	var writes int
+	w.edit(func() { w.createErr = errors.New("refused by policy"); w.queue = 2 })
+	w.eventually("refused", func() bool { writes = w.writes; return w.ready().Status == metav1.ConditionFalse })
+	w.mu.Lock()
+	before := w.measured
+	w.mu.Unlock()
+	w.eventually("tried again and again", func() bool { return w.measured >= before+2 })
+	w.mu.Lock()
+	if w.ready().Status != metav1.ConditionFalse || w.writes > writes+1 {
+		t.Errorf("status written %d times more, now %v", w.writes-writes, w.ready())
+	}
+	w.mu.Unlock()
+	// That there is nothing to create for a while is no sign that it would work.
+	w.edit(func() { w.scaledJob.Spec.MaxReplicaCount = ptr.To[int32](0); w.scaledJob.Generation++ })
+	w.eventually("nothing to create", func() bool {
+		view := w.controller.View(theKey)
+		return view.Decision.Create == 0 && view.Queue != nil && *view.Queue == 2
+	})
+	// The next reconcile begins when that one has written its status.
+	w.mu.Lock()
+	before = w.measured
+	w.mu.Unlock()
+	w.edit(func() {})
+	w.eventually("another look", func() bool { return w.measured > before })
+	w.mu.Lock()
+	if w.ready().Status != metav1.ConditionFalse {
+		t.Errorf("with nothing to create: %v", w.ready())
+	}
+	w.mu.Unlock()
+	w.edit(func() {
+		w.scaledJob.Spec.MaxReplicaCount = ptr.To[int32](25)
+		w.scaledJob.Generation++
+		w.createErr = nil
+	})
+	w.eventually("recovered", func() bool { return w.created == 2 && w.ready().Status == metav1.ConditionTrue })
+	w.wantEvents("Normal", map[string]int{"ScaledJobReady": 2})
+	w.wantEvents("Warning", map[string]int{"KEDAJobCreateFailed": 1})
+}
+
+func TestPodsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.edit(func() { w.queue = 2 })
+	w.eventually("created", func() bool { return w.created == 2 })
+	w.edit(func() {
+		w.podsRefused = `pods "JOB-" is forbidden: exceeded quota: pods, requested: pods=1, used: pods=5, limited: pods=5`
+	})
+	w.eventually("told", func() bool {
+		return w.ready().Status == metav1.ConditionFalse && strings.Contains(w.ready().Message, "limited: pods=5")
+	})
+	w.mu.Lock()
+	if message := w.ready().Message; !strings.Contains(message, `pods "usertask-" is forbidden`) {
+		t.Errorf("Ready says %q", message)
+	}
+	if w.withoutPods != 2 || w.refused != 0 {
+		t.Errorf("%d Jobs are counted as without Pods and %d as refused, want 2 and 0", w.withoutPods, w.refused)
+	}
+	w.mu.Unlock()
+	// Of two Jobs that were made within a second, either may come to be listed first.
+	w.edit(func() { slices.Reverse(w.jobs) })
+	w.again()
+	w.wantEvents("Warning", map[string]int{"KEDAJobCreateFailed": 1})
+	w.edit(func() { w.podsRefused = "" })
+	w.eventually("recovered", func() bool {
+		return w.ready().Status == metav1.ConditionTrue && w.withoutPods == 0
+	})
+
+	// Jobs that never had a Pod make room for those of a template that is repaired.
+	w.edit(func() { w.podsRefused = "no such priority class" })
+	w.eventually("told again", func() bool { return w.ready().Status == metav1.ConditionFalse })
+	w.edit(func() { w.scaledJob.Generation++ })
+	w.eventually("replaced", func() bool {
+		return w.created == 4 && !slices.ContainsFunc(w.jobs, func(job *batchv1.Job) bool {
+			return job.Annotations[v1alpha1.AnnotationGeneration] != "2"
+		})
+	})
+}
+
+func TestSecretChanges(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(sj *v1alpha1.ScaledJob) {
+		sj.Spec.JobTargetRef.Template.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{
+			SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "redis"}},
+		}}
+	})
+	secret := func(password string) *corev1.Secret {
+		return &corev1.Secret{Data: map[string][]byte{"PASSWORD": []byte(password)}}
+	}
+	w.edit(func() { w.secret = secret("old") })
+	w.eventually("measured", func() bool { return w.measured > 0 && w.ready().Status == metav1.ConditionTrue })
+	w.edit(func() { w.queueErr = errors.New("WRONGPASS") })
+	w.eventually("failing", func() bool { return w.ready().Status == metav1.ConditionFalse })
+	w.mu.Lock()
+	built, before := w.built, w.measured
+	w.mu.Unlock()
+	w.eventually("tried again", func() bool { return w.measured >= before+2 })
+	w.mu.Lock()
+	if w.built != built {
+		t.Errorf("built anew %d times although nothing changed", w.built-built)
+	}
+	w.mu.Unlock()
+	w.edit(func() { w.secret, w.queueErr = secret("new"), nil })
+	w.eventually("built with the new Secret", func() bool { return w.built == built+1 })
+	w.eventually("ready", func() bool { return w.ready().Status == metav1.ConditionTrue })
+}
+
+func TestQueueAge(t *testing.T) {
+	t.Parallel()
+	var q queueAge
+	start := time.Now()
+	at := func(second int) time.Time { return start.Add(time.Duration(second) * time.Second) }
+	for _, step := range []struct {
+		second  int
+		waiting float64
+		want    int
+	}{
+		{0, 0, 0}, {1, 2, 0}, {5, 2, 4}, {6, 3, 5}, {7, 1, 1}, {8, 1, 2}, {9, 0, 0}, {20, 1, 0}, {21, 1, 1},
+	} {
+		if age := q.see(step.waiting, at(step.second)); age != time.Duration(step.want)*time.Second {
+			t.Errorf("after %d s, with %v waiting: %v, want %d s", step.second, step.waiting, age, step.want)
+		}
+	}
+	for i := range 1000 {
+		q.see(float64(i+2), at(30+i))
+	}
+	if age := q.see(1001, at(1100)); age != 1080*time.Second || len(q.arrivals) > maxArrivals {
+		t.Errorf("after 1,000 arrivals: %v, %d kept", age, len(q.arrivals))
+	}
 }
 
 func TestStatusIsWrittenWhenItChanges(t *testing.T) {
@@ -324,7 +451,7 @@ func TestReplaced(t *testing.T) {
 func TestEndIsNoFailure(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
-	w.eventually("ready", func() bool { return w.ready().Status == metav1.ConditionTrue })
+	w.eventually("ready", func() bool { return w.told(reasonReady) == 1 })
 	w.mu.Lock()
 	measured, writes, events := w.measured, w.writes, len(w.events)
 	w.mu.Unlock()

@@ -87,7 +87,8 @@ func Finished(job *batchv1.Job) (batchv1.JobConditionType, time.Time) {
 }
 
 // Pending tells whether an unfinished Job counts as pending: as in KEDA, while none of its Pods runs or has succeeded,
-// or, with pendingPodConditions, while none of its Pods has all of those conditions.
+// or, with pendingPodConditions, while none of its Pods has all of those conditions. On a cluster failed Pods are not
+// among them, whose conditions KEDA would look at.
 func Pending(job Job, conditions []string) bool {
 	return !slices.ContainsFunc(job.Pods, func(pod *corev1.Pod) bool {
 		if len(conditions) == 0 {
@@ -95,6 +96,23 @@ func Pending(job Job, conditions []string) bool {
 		}
 		return !slices.ContainsFunc(conditions, func(wanted string) bool { return !podConditionTrue(pod, wanted) })
 	})
+}
+
+// withoutPods counts the unfinished Jobs whose Pods cannot be made, and returns the words about the oldest of them, so
+// that they stay the same while others come. They name the ScaledJob instead of the Job: of another Job, they are the
+// same.
+func withoutPods(jobs []Job) (n int, words string) {
+	var oldest time.Time
+	for _, job := range jobs {
+		if how, _ := Finished(job.Job); how != "" || job.PodsRefused == "" {
+			continue
+		}
+		n++
+		if at := job.CreationTimestamp.Time; words == "" || at.Before(oldest) {
+			words, oldest = strings.ReplaceAll(job.PodsRefused, job.Name, job.Labels[v1alpha1.LabelScaledJob]), at
+		}
+	}
+	return n, words
 }
 
 func podConditionTrue(pod *corev1.Pod, conditionType string) bool {

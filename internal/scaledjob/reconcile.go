@@ -1,14 +1,18 @@
 package scaledjob
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
+	"github.com/offboard-dev/offboard/internal/decider"
 	"github.com/offboard-dev/offboard/internal/scaling"
 )
 
@@ -19,23 +23,35 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) (a
 	sj, err := c.Objects.ScaledJob(ctx, key)
 	if apierrors.IsNotFound(err) {
 		c.forget(key)
-		return 0, nil
+		return 0, c.countLeft(ctx, key)
 	}
 	if err != nil {
+		c.withdraw(key)
 		return 0, fmt.Errorf("read ScaledJob %s: %w", key, err)
 	}
-	if sj.DeletionTimestamp != nil {
-		c.forget(key)
-		return 0, nil
+	if sj.DeletionTimestamp != nil || c.ReleaseAll {
+		again, err = c.leave(ctx, sj)
+		return again, cmp.Or(err, c.countLeft(ctx, key))
 	}
 	r := c.record(sj)
+	if r.tracked != sj.Generation {
+		r.tracked = sj.Generation
+		c.Metrics.Tracked(sj)
+	}
+	c.Metrics.Reconciled(key, r.late(time.Now()), sj.PausedByAnnotation())
 	report := c.newReport(sj, r)
 	defer func() {
+		c.leaveLimits(r, err != nil)
 		if ctx.Err() != nil {
 			return // what fails because this program ends is no state of the ScaledJob
 		}
-		if writeErr := report.write(ctx); err == nil {
-			err = writeErr
+		later := report.limited()
+		wait, writeErr := report.write(ctx)
+		err = cmp.Or(err, writeErr)
+		for _, due := range []time.Duration{later, wait} {
+			if due > 0 && (again == 0 || due < again) {
+				again = due
+			}
 		}
 	}()
 
@@ -46,15 +62,25 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) (a
 		report.jobsUnknown(ctx, err)
 		return again, err
 	}
-	if err := c.rollOut(ctx, sj, r, jobs, report); err != nil {
+	c.works(r, listingJobs)
+	c.count(key, jobs)
+	r.jobs.Store(int64(len(jobs)))
+	podless, why := withoutPods(jobs)
+	c.Metrics.WithoutPods(key, podless)
+	paused, concerned := sj.PausedByAnnotation(), r.concerned(sj, jobs)
+	if paused {
+		report.paused()
+	} else {
+		report.notPaused()
+		err = c.rollOut(ctx, sj, r, jobs, report)
+	}
+	if err != nil {
 		return again, err
 	}
-	if sj.PausedByAnnotation() {
-		report.paused(true)
-		c.closeTriggers(r)
-		return 0, c.trimHistory(ctx, sj, jobs)
+	if paused && !concerned {
+		c.stopTriggers(r)
+		return 0, c.trimHistory(ctx, sj, r, jobs)
 	}
-	report.paused(false)
 
 	triggers, err := c.triggers(ctx, sj, r)
 	if err != nil {
@@ -62,42 +88,115 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) (a
 		c.closeTriggers(r)
 		return again, err
 	}
-	m := c.measure(ctx, sj, r, triggers)
+	var w work
+	if concerned {
+		if w, err = c.settleItems(ctx, sj, r, triggers, jobs, report); err != nil {
+			if c.renewed(ctx, sj, r, triggers) {
+				return c.anew(key)
+			}
+			report.claimFailed(ctx, err)
+			return again, err
+		}
+	}
+	if paused {
+		return again, c.trimHistory(ctx, sj, r, jobs)
+	}
+	noticed := r.takeNotice()
+	m := c.measure(ctx, triggers)
+	if len(m.errors) > 0 && c.renewed(ctx, sj, r, triggers) {
+		return c.anew(key)
+	}
+	if len(m.errors) == 0 {
+		r.failed = false
+		r.items.see(m.wake, time.Now())
+		returned, err := c.sweep(ctx, sj, r, triggers)
+		if err != nil {
+			report.claimFailed(ctx, err)
+			return again, err
+		}
+		if returned {
+			m = c.measure(ctx, triggers)
+		}
+	}
+	c.combine(sj, r, triggers, &m, time.Now())
+	c.tell(ctx, sj, r, triggers, m)
 	report.measured(m)
+	report.fallback(m)
+	report.podsRefused(ctx, why)
 
-	state := c.state(sj, r, jobs, m)
-	decision := r.decide(scaling.RuleOf(sj), state, sj.Polling())
-	r.see(m, decision)
-
-	createErr := c.create(ctx, sj, r, decision, m, report)
-	if err := c.trimHistory(ctx, sj, jobs); err != nil {
+	if sj.ClaimsItems() {
+		err = c.deliver(ctx, sj, r, w, m, noticed, report)
+	} else {
+		again, err = c.scale(ctx, sj, r, triggers, jobs, m, noticed, report)
+	}
+	if err := c.trimHistory(ctx, sj, r, jobs); err != nil {
 		return again, err
 	}
-	if createErr != nil {
-		return again, createErr
+	if err != nil {
+		return again, err
 	}
 	if len(m.errors) > 0 {
 		return again, fmt.Errorf("measure %s: %w", key, m.errors[0])
 	}
-	if soon := r.takeup.next(time.Now(), again); soon > 0 && state.Untaken > 0 {
-		again = min(again, soon)
+	if again == sj.Polling() && quiet(sj, jobs, m) {
+		again = max(again, m.holds)
 	}
-	return again, nil
+	if sj.ClaimsItems() {
+		again = min(again, time.Until(r.items.compared.Add(compareEvery))+time.Millisecond)
+	}
+	return r.spread(triggers.left(min(again, r.items.left()))), nil
 }
 
-// decide decides, but for one thing: Jobs that minReplicaCount asks for are replaced once a polling interval. Where
-// there is nothing to do, they end at once, and so would their successors.
-func (r *record) decide(rule scaling.Rule, state scaling.State, polling time.Duration) scaling.Decision {
-	decision := scaling.Decide(rule, state)
-	if !decision.Floor {
-		return decision
+// quiet tells that there is nothing to do, and will not be before a trigger tells of a change.
+func quiet(sj *v1alpha1.ScaledJob, jobs []Job, m measured) bool {
+	return m.queue() <= 0 && !m.active() && ptr.Deref(sj.Spec.MinReplicaCount, 0) == 0 &&
+		!slices.ContainsFunc(jobs, func(job Job) bool { how, _ := Finished(job.Job); return how == "" })
+}
+
+// renewed is for triggers that do not work: a password may have been changed, and nobody tells of Secrets on a cluster.
+// So what they are made from is read again in the next reconcile. When they have worked until now, that is done at
+// once: true tells that they have been replaced, and that there is nothing to tell yet.
+func (c *Controller) renewed(ctx context.Context, sj *v1alpha1.ScaledJob, r *record, live *liveTriggers) bool {
+	defer r.doubt()
+	if r.failed {
+		return false
 	}
-	if time.Since(r.floorAt) < polling {
-		rule.Min = nil // the work that waits still gets its Jobs
-		return scaling.Decide(rule, state)
+	r.failed = true
+	r.doubt()
+	fresh, err := c.triggers(ctx, sj, r)
+	return err == nil && fresh != live
+}
+
+// anew begins the reconcile once more, before anything is said or done about triggers that have been replaced.
+func (c *Controller) anew(key types.NamespacedName) (again time.Duration, err error) {
+	c.queue.Add(key)
+	return 0, nil
+}
+
+// scale decides how many Jobs the work that waits is to have, and creates them: delivery by pop. It returns when to
+// look again.
+func (c *Controller) scale(
+	ctx context.Context, sj *v1alpha1.ScaledJob, r *record, live *liveTriggers, jobs []Job, m measured, noticed time.Time,
+	report *report,
+) (again time.Duration, err error) {
+	again = sj.Polling()
+	state := c.state(sj, r, jobs, m)
+	state.Fallback = r.fallbackJobs(sj, live.rule, m, state.Running)
+	decision := r.decider.Decide(scaling.RuleOf(sj), state, time.Now(), again)
+	wanted := decision.Create
+	if decision = c.limit(ctx, sj, r, decision); decision.Floor && decision.Create == wanted {
+		r.decider.Floored(time.Now())
 	}
-	r.floorAt = time.Now()
-	return decision
+	r.see(m, decision)
+	if len(m.errors) == 0 {
+		waiting := m.queue()
+		c.Metrics.Queue(r.key, waiting, r.age.see(waiting, time.Now()), state.Running-state.Pending, state.Pending)
+	}
+	if err := c.create(ctx, sj, r, decision, m, noticed, report); err != nil {
+		c.giveBackSlots(ctx, r, decision.Create, 0, err)
+		return again, err
+	}
+	return r.decider.Next(state, time.Now(), again), nil
 }
 
 // state turns Jobs and measurements into what the decision needs.
@@ -105,7 +204,7 @@ func (c *Controller) state(sj *v1alpha1.ScaledJob, r *record, jobs []Job, m meas
 	now := time.Now()
 	conditions := sj.Spec.ScalingStrategy.PendingPodConditions
 	state := scaling.State{Readings: m.readings}
-	var alive []unfinished
+	var alive []decider.Job
 	for _, job := range jobs {
 		if how, _ := Finished(job.Job); how != "" {
 			continue
@@ -117,13 +216,15 @@ func (c *Controller) state(sj *v1alpha1.ScaledJob, r *record, jobs []Job, m meas
 		} else {
 			since = startedAt(job, now)
 		}
-		alive = append(alive, unfinished{job.UID, since})
+		alive = append(alive, decider.Job{UID: job.UID, Since: since})
 	}
-	r.takeup.observe(alive, m.target(), now, sj.Polling())
+	if surplus := r.decider.Observe(alive, m.target(), now, sj.Polling()); surplus > 0 {
+		c.Metrics.Surplus(r.key, surplus)
+	}
 	if len(m.errors) == 0 {
-		r.takeup.measure(m.queue(), now)
+		r.decider.Measured(m.queue(), now)
 	}
-	state.Untaken = r.takeup.untaken(int(state.Running), int(state.Pending))
+	state.Untaken = r.decider.Untaken(state.Running, state.Pending)
 	return state
 }
 
