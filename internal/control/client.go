@@ -20,12 +20,12 @@ const (
 	maxErrorBody  = 1 << 20
 )
 
-// Client asks the `offboard up` that works with a data folder. It implements Backend.
+// Client asks the `offboard up` that works with a data folder. It implements Up.
 type Client struct {
 	http *http.Client
 }
 
-var _ Backend = (*Client)(nil)
+var _ Up = (*Client)(nil)
 
 // NewClient returns a client for the data folder. It connects when it is first asked; Close releases it.
 func NewClient(dataDir string) *Client {
@@ -46,7 +46,7 @@ func NewClient(dataDir string) *Client {
 // Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Info implements Backend.
+// Info implements Up.
 func (c *Client) Info(ctx context.Context) (Info, error) {
 	var info Info
 	err := c.get(ctx, "/v1/info", nil, &info)
@@ -67,24 +67,49 @@ func (c *Client) Jobs(ctx context.Context, namespace, scaledJob string) ([]JobIn
 	return infos, err
 }
 
+// Job implements Backend.
+func (c *Client) Job(ctx context.Context, namespace, name string) (JobInfo, error) {
+	var info JobInfo
+	err := c.get(ctx, "/v1/job", url.Values{"namespace": {namespace}, "name": {name}}, &info)
+	return info, err
+}
+
+// SetPaused implements Backend.
+func (c *Client) SetPaused(ctx context.Context, namespace, scaledJob string, paused bool) (bool, error) {
+	query := url.Values{
+		"namespace": {namespace}, "scaledJob": {scaledJob}, "paused": {strconv.FormatBool(paused)},
+	}
+	request, err := newRequest(ctx, http.MethodPost, "/v1/pause", query, nil)
+	if err != nil {
+		return false, err
+	}
+	var answer pauseAnswer
+	err = c.do(request, &answer)
+	return answer.Changed, err
+}
+
 // Push implements Backend. One push holds at most MaxPushBytes and MaxPushItems.
-func (c *Client) Push(ctx context.Context, queue string, items [][]byte) (PushResult, error) {
+func (c *Client) Push(ctx context.Context, queue Queue, items [][]byte) (PushResult, error) {
 	var result PushResult
+	err := c.sendItems(ctx, "/v1/push", queue.query(), items, &result)
+	return result, err
+}
+
+func (c *Client) sendItems(ctx context.Context, path string, query url.Values, items [][]byte, result any) error {
 	if len(items) > MaxPushItems {
-		return result, Errorf(BadRequest, "%d items in one push; at most %d are allowed", len(items), MaxPushItems)
+		return Errorf(BadRequest, "%d items in one push; at most %d are allowed", len(items), MaxPushItems)
 	}
 	body, size := encodeItems(items)
 	if size > MaxPushBytes {
-		return result, Errorf(BadRequest, "the push has %d bytes; at most %d are allowed", size, MaxPushBytes)
+		return Errorf(BadRequest, "the push has %d bytes; at most %d are allowed", size, MaxPushBytes)
 	}
-	request, err := newRequest(ctx, http.MethodPost, "/v1/push", url.Values{"queue": {queue}}, io.NopCloser(body))
+	request, err := newRequest(ctx, http.MethodPost, path, query, io.NopCloser(body))
 	if err != nil {
-		return result, err
+		return err
 	}
 	request.ContentLength = size
 	request.Header.Set("Content-Type", itemsContentType)
-	err = c.do(request, &result)
-	return result, err
+	return c.do(request, result)
 }
 
 // Logs implements Backend.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
@@ -39,6 +41,29 @@ type Error struct {
 func Errorf(reason Reason, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return &Error{Reason: reason, Message: err.Error(), cause: errors.Unwrap(err)}
+}
+
+// NoItems returns the error of a question about the items of a queue that hands out none.
+func NoItems(of Queue) *Error {
+	return Errorf(BadRequest, "the trigger that reads %q cannot hand out items, so nothing is known of them; "+
+		"`offboard triggers` says which types can", of.Name)
+}
+
+// NoQueue returns the error of a push to a queue that no ScaledJob reads. known are the queues that there are, and
+// unready says of ScaledJobs that may read others what is wrong with them.
+func NoQueue(queue Queue, known, unready []string) *Error {
+	text := "no ScaledJob has a queue that items can be pushed to"
+	if queue.ScaledJob != "" {
+		text = fmt.Sprintf("ScaledJob %s has no queue that items can be pushed to, or does not exist", queue.ScaledJob)
+	}
+	if len(known) > 0 {
+		quoted := make([]string, len(known))
+		for i, name := range known {
+			quoted[i] = strconv.Quote(name)
+		}
+		text = fmt.Sprintf("no ScaledJob reads the queue %q; there is %s", queue.Name, strings.Join(quoted, ", "))
+	}
+	return Errorf(NotFound, "%s", strings.Join(append([]string{text}, unready...), "; "))
 }
 
 // Error returns the message.

@@ -10,11 +10,13 @@ import (
 
 // handler holds what the requests of one server share.
 type handler struct {
-	backend Backend
+	backend Up
 	// streams ends when the server stops.
 	streams context.Context
 	// memory is the number of bytes that pushes may hold at once.
 	memory *semaphore.Weighted
+	// whole is held while one item is read whole, which may be as large as a push.
+	whole *semaphore.Weighted
 	// running is held for reading by each request under way; stopped is set under it when no more may begin.
 	running sync.RWMutex
 	stopped bool

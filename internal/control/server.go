@@ -27,10 +27,10 @@ const (
 	trailerMessage = "Offboard-Error-Message"
 )
 
-// Server answers clients from a Backend.
+// Server answers clients from an Up.
 type Server struct {
 	// Backend is asked for everything.
-	Backend Backend
+	Backend Up
 	// Log receives what goes wrong in the server itself; errors of requests go to the client only.
 	Log *slog.Logger
 }
@@ -42,7 +42,9 @@ var errStopping = Errorf(Unavailable, "offboard up is stopping")
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	streams, endStreams := context.WithCancelCause(context.Background())
 	defer endStreams(errStopping)
-	h := &handler{backend: s.Backend, streams: streams, memory: semaphore.NewWeighted(MaxPushBytes)}
+	h := &handler{
+		backend: s.Backend, streams: streams, memory: semaphore.NewWeighted(MaxPushBytes), whole: semaphore.NewWeighted(1),
+	}
 	server := &http.Server{
 		Handler:           h.routes(),
 		ReadHeaderTimeout: headerTimeout,
@@ -80,8 +82,14 @@ func (h *handler) routes() http.Handler {
 	mux.HandleFunc("GET /v1/info", h.info)
 	mux.HandleFunc("GET /v1/scaledjobs", h.scaledJobs)
 	mux.HandleFunc("GET /v1/jobs", h.jobs)
+	mux.HandleFunc("GET /v1/job", h.job)
 	mux.HandleFunc("GET /v1/log", h.logs)
+	mux.HandleFunc("POST /v1/pause", h.pause)
 	mux.HandleFunc("POST /v1/push", h.push)
+	mux.HandleFunc("POST /v1/push-with", h.pushWith)
+	mux.HandleFunc("GET /v1/queue/stats", h.stats)
+	mux.HandleFunc("GET /v1/queue/items", h.items)
+	mux.HandleFunc("POST /v1/queue/change", h.change)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, Errorf(BadRequest, "the running offboard up does not know the request %s %s; "+
 			"use the same version of offboard for both", r.Method, r.URL.Path))
@@ -111,6 +119,32 @@ func (h *handler) jobs(w http.ResponseWriter, r *http.Request) {
 	answer(w, infos, err)
 }
 
+func (h *handler) job(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	query := r.URL.Query()
+	info, err := h.backend.Job(ctx, query.Get("namespace"), query.Get("name"))
+	answer(w, info, err)
+}
+
+// pauseAnswer is what a request to pause or resume leads to.
+type pauseAnswer struct {
+	Changed bool `json:"changed"`
+}
+
+func (h *handler) pause(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	query := r.URL.Query()
+	paused, err := strconv.ParseBool(query.Get("paused"))
+	if err != nil {
+		writeError(w, Errorf(BadRequest, "paused: must be true or false, not %q", query.Get("paused")))
+		return
+	}
+	changed, err := h.backend.SetPaused(ctx, query.Get("namespace"), query.Get("scaledJob"), paused)
+	answer(w, pauseAnswer{changed}, err)
+}
+
 // answer writes the value as JSON, or the error.
 func answer(w http.ResponseWriter, value any, err error) {
 	if err != nil {
@@ -136,6 +170,15 @@ func writeError(w http.ResponseWriter, err error) {
 }
 
 func (h *handler) push(w http.ResponseWriter, r *http.Request) {
+	h.takeItems(w, r, func(ctx context.Context, queue Queue, items [][]byte) (any, error) {
+		return h.backend.Push(ctx, queue, items)
+	})
+}
+
+// takeItems reads the queue and the items of a request, and answers with what push returns.
+func (h *handler) takeItems(
+	w http.ResponseWriter, r *http.Request, push func(context.Context, Queue, [][]byte) (any, error),
+) {
 	deadline := time.Now().Add(pushTimeout)
 	if err := http.NewResponseController(w).SetReadDeadline(deadline); err != nil {
 		writeError(w, fmt.Errorf("set the deadline of the push: %w", err))
@@ -143,14 +186,11 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithDeadline(r.Context(), deadline)
 	defer cancel()
-	queue, size := r.URL.Query().Get("queue"), r.ContentLength
+	queue, err := queueOf(r.URL.Query())
+	size := r.ContentLength
 	switch {
-	case queue == "":
-		writeError(w, Errorf(BadRequest, "the name of the queue is missing"))
-		return
-	case len(queue) > MaxQueueName:
-		writeError(w, Errorf(BadRequest, "the name of the queue has %d bytes; at most %d are allowed",
-			len(queue), MaxQueueName))
+	case err != nil:
+		writeError(w, err)
 		return
 	case size <= 0:
 		writeError(w, Errorf(BadRequest, "a push needs at least one item, and the header Content-Length"))
@@ -170,7 +210,7 @@ func (h *handler) push(w http.ResponseWriter, r *http.Request) {
 		writeError(w, Errorf(BadRequest, "read the items: %w", err))
 		return
 	}
-	result, err := h.backend.Push(ctx, queue, items)
+	result, err := push(ctx, queue, items)
 	answer(w, result, err)
 }
 

@@ -22,6 +22,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
+	"github.com/offboard-dev/offboard/internal/queue"
 )
 
 // fakeBackend answers from fields and functions. The real one is a whole `offboard up`.
@@ -29,8 +30,14 @@ type fakeBackend struct {
 	scaledJobs func(namespace string) ([]ScaledJobInfo, error)
 	jobs       func(namespace, scaledJob string) ([]JobInfo, error)
 	logs       func(ctx context.Context, namespace, job string, opts LogOptions) (io.ReadCloser, error)
-	push       func(ctx context.Context, queue string, items [][]byte) (PushResult, error)
+	job        func(namespace, name string) (JobInfo, error)
+	push       func(ctx context.Context, queue Queue, items [][]byte) (PushResult, error)
+	pause      func(namespace, scaledJob string, paused bool) (bool, error)
 	info       func(ctx context.Context) (Info, error)
+	pushWith   func(to Queue, options queue.PushOptions, items [][]byte) (queue.Pushed, error)
+	stats      func(of Queue) (queue.Stats, error)
+	items      func(ctx context.Context, of Queue, selection Selection) ([]queue.Record, error)
+	change     func(of Queue, operation Operation, items []ItemRef) ([]string, error)
 }
 
 func (b fakeBackend) ScaledJobs(_ context.Context, namespace string) ([]ScaledJobInfo, error) {
@@ -45,14 +52,38 @@ func (b fakeBackend) Logs(ctx context.Context, namespace, job string, opts LogOp
 	return b.logs(ctx, namespace, job, opts)
 }
 
-func (b fakeBackend) Push(ctx context.Context, queue string, items [][]byte) (PushResult, error) {
+func (b fakeBackend) Job(_ context.Context, namespace, name string) (JobInfo, error) {
+	return b.job(namespace, name)
+}
+
+func (b fakeBackend) Push(ctx context.Context, queue Queue, items [][]byte) (PushResult, error) {
 	return b.push(ctx, queue, items)
+}
+
+func (b fakeBackend) SetPaused(_ context.Context, namespace, scaledJob string, paused bool) (bool, error) {
+	return b.pause(namespace, scaledJob, paused)
+}
+
+func (b fakeBackend) PushWith(
+	_ context.Context, to Queue, options queue.PushOptions, items [][]byte,
+) (queue.Pushed, error) {
+	return b.pushWith(to, options, items)
+}
+
+func (b fakeBackend) Stats(_ context.Context, of Queue) (queue.Stats, error) { return b.stats(of) }
+
+func (b fakeBackend) Items(ctx context.Context, of Queue, selection Selection) ([]queue.Record, error) {
+	return b.items(ctx, of, selection)
+}
+
+func (b fakeBackend) Change(_ context.Context, of Queue, operation Operation, items []ItemRef) ([]string, error) {
+	return b.change(of, operation, items)
 }
 
 func (b fakeBackend) Info(ctx context.Context) (Info, error) { return b.info(ctx) }
 
 // serve starts a server and returns a client of it, the data folder, and what stops it.
-func serve(t *testing.T, backend Backend) (client *Client, dataDir string, stop func() error) {
+func serve(t *testing.T, backend Up) (client *Client, dataDir string, stop func() error) {
 	t.Helper()
 	dataDir = shortDir(t)
 	l, err := Listen(dataDir)
@@ -131,6 +162,37 @@ func TestQuestions(t *testing.T) {
 	}
 }
 
+func TestPauseAndJob(t *testing.T) {
+	t.Parallel()
+	paused := map[string]bool{}
+	client, _, _ := serve(t, fakeBackend{
+		pause: func(namespace, scaledJob string, pause bool) (bool, error) {
+			key := namespace + "/" + scaledJob
+			changed := paused[key] != pause
+			paused[key] = pause
+			return changed, nil
+		},
+		job: func(namespace, name string) (JobInfo, error) {
+			if name != "j" {
+				return JobInfo{}, apierrors.NewNotFound(schema.GroupResource{Resource: "jobs"}, name)
+			}
+			return JobInfo{Job: &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}}, nil
+		},
+	})
+	for i, step := range []struct{ pause, changed bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
+		changed, err := client.SetPaused(t.Context(), "n s", "a&b", step.pause)
+		if err != nil || changed != step.changed || paused["n s/a&b"] != step.pause {
+			t.Errorf("step %d: got %t, %v; %v", i, changed, err, paused)
+		}
+	}
+	if info, err := client.Job(t.Context(), "n s", "j"); err != nil || info.Job.Namespace != "n s" {
+		t.Errorf("got %v, %v", info, err)
+	}
+	if _, err := client.Job(t.Context(), "n s", "other"); ReasonOf(err) != NotFound {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestErrorsKeepTheirReason(t *testing.T) {
 	t.Parallel()
 	missing := apierrors.NewNotFound(schema.GroupResource{Resource: "jobs"}, "j")
@@ -198,34 +260,40 @@ func TestPush(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	pushed := map[string][][]byte{}
+	var to Queue
 	client, _, _ := serve(t, fakeBackend{
-		push: func(_ context.Context, queue string, items [][]byte) (PushResult, error) {
+		push: func(_ context.Context, queue Queue, items [][]byte) (PushResult, error) {
 			mu.Lock()
 			defer mu.Unlock()
-			pushed[queue] = append(pushed[queue], items...)
-			return PushResult{Length: int64(len(pushed[queue]))}, nil
+			to = queue
+			pushed[queue.Name] = append(pushed[queue.Name], items...)
+			return PushResult{Length: int64(len(pushed[queue.Name]))}, nil
 		},
 	})
 	large := bytes.Repeat([]byte{0, 0xff, '\n', ','}, 10<<18)
 	queue := "a queue\n\x00\"'&=%ü\xff"
-	result, err := client.Push(t.Context(), queue, [][]byte{[]byte("a"), large, {}})
-	if err != nil || result.Length != 3 {
-		t.Fatalf("got %v, %v", result, err)
+	full := Queue{Name: queue, Namespace: "n s", ScaledJob: "a&b"}
+	result, err := client.Push(t.Context(), full, [][]byte{[]byte("a"), large, {}})
+	if err != nil || result.Length != 3 || to != full {
+		t.Fatalf("got %v, %v, pushed to %q", result, err, to)
 	}
 	if got := pushed[queue]; len(got) != 3 || !bytes.Equal(got[1], large) || len(got[2]) != 0 {
 		t.Error("the items differ")
 	}
 	for name, push := range map[string]func() error{
-		"no item":  func() error { _, err := client.Push(t.Context(), "q", nil); return err },
-		"no queue": func() error { _, err := client.Push(t.Context(), "", [][]byte{{}}); return err },
+		"no item":  func() error { _, err := client.Push(t.Context(), Queue{Name: "q"}, nil); return err },
+		"no queue": func() error { _, err := client.Push(t.Context(), Queue{}, [][]byte{{}}); return err },
 		"long name": func() error {
-			_, err := client.Push(t.Context(), strings.Repeat("q", MaxQueueName+1), [][]byte{{}})
+			_, err := client.Push(t.Context(), Queue{Name: strings.Repeat("q", MaxQueueName+1)}, [][]byte{{}})
 			return err
 		},
-		"too many": func() error { _, err := client.Push(t.Context(), "q", make([][]byte, MaxPushItems+1)); return err },
+		"too many": func() error {
+			_, err := client.Push(t.Context(), Queue{Name: "q"}, make([][]byte, MaxPushItems+1))
+			return err
+		},
 		"too large": func() error {
 			half := make([]byte, MaxPushBytes/2)
-			_, err := client.Push(t.Context(), "q", [][]byte{half, half})
+			_, err := client.Push(t.Context(), Queue{Name: "q"}, [][]byte{half, half})
 			return err
 		},
 	} {
@@ -246,6 +314,7 @@ func TestServerRefuses(t *testing.T) {
 		{"DELETE", "/v1/info", "", "does not know the request DELETE /v1/info"},
 		{"GET", "/v1/log?follow=maybe", "", `follow: must be true or false, not "maybe"`},
 		{"GET", "/v1/log?tail=-1", "", `tail: must be a number of lines, 0 or more, not "-1"`},
+		{"POST", "/v1/pause?paused=perhaps", "", "paused: must be true or false, not \"perhaps\""},
 		{"POST", "/v1/push?queue=q", "3:abc", "read the items: item 1: its length of 3 bytes is more than the request holds"},
 	} {
 		target, body := "http://offboard"+test.target, strings.NewReader(test.body)
@@ -369,7 +438,7 @@ func TestPushSurvivesTheServersStop(t *testing.T) {
 	t.Parallel()
 	arrived, proceed := make(chan struct{}), make(chan struct{})
 	client, _, stop := serve(t, fakeBackend{
-		push: func(ctx context.Context, _ string, items [][]byte) (PushResult, error) {
+		push: func(ctx context.Context, _ Queue, items [][]byte) (PushResult, error) {
 			close(arrived)
 			<-proceed
 			return PushResult{Length: int64(len(items))}, ctx.Err()
@@ -377,7 +446,7 @@ func TestPushSurvivesTheServersStop(t *testing.T) {
 	})
 	result := make(chan error, 1)
 	go func() {
-		_, err := client.Push(context.Background(), "q", [][]byte{[]byte("a")})
+		_, err := client.Push(context.Background(), Queue{Name: "q"}, [][]byte{[]byte("a")})
 		result <- err
 	}()
 	<-arrived
@@ -390,7 +459,11 @@ func TestPushSurvivesTheServersStop(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
-	if _, err := client.Push(context.Background(), "q", [][]byte{[]byte("a")}); ReasonOf(err) != NotRunning {
+	_, err := client.Push(context.Background(), Queue{Name: "q"}, [][]byte{[]byte("a")})
+	if ReasonOf(err) == Unavailable { // it had not noticed yet that its connection is closed
+		_, err = client.Push(context.Background(), Queue{Name: "q"}, [][]byte{[]byte("a")})
+	}
+	if ReasonOf(err) != NotRunning {
 		t.Errorf("after the stop: got %v", err)
 	}
 }

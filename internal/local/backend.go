@@ -3,25 +3,25 @@ package local
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"os"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
 	"github.com/offboard-dev/offboard/internal/control"
 	"github.com/offboard-dev/offboard/internal/local/logs"
+	"github.com/offboard-dev/offboard/internal/local/objects"
 	"github.com/offboard-dev/offboard/internal/scaledjob"
-	"github.com/offboard-dev/offboard/internal/trigger"
 )
 
 // maxReport is how much of a runner's report on its item is shown.
 const maxReport = 4 << 10
 
-var _ control.Backend = (*Engine)(nil)
+var _ control.Up = (*Engine)(nil)
 
 func (e *Engine) serve(ctx context.Context) error {
 	server := control.Server{Backend: e, Log: e.opts.Log}
@@ -52,10 +52,10 @@ func (e *Engine) scaledJob(ctx context.Context, sj *v1alpha1.ScaledJob) (control
 		Object: sj, Queue: view.Queue, Succeeded: totals.Succeeded, Failed: totals.Failed,
 		LastReason: view.Decision.Reason, Events: e.events.of(key),
 	}
-	if ready := sj.Status.Conditions.Get(v1alpha1.ConditionReady); ready.Status != "True" && ready.Message != "" {
-		info.LastReason = ready.Message
-	} else if sj.PausedByAnnotation() {
+	if sj.PausedByAnnotation() {
 		info.LastReason = "paused"
+	} else if ready := sj.Status.Conditions.Get(v1alpha1.ConditionReady); ready.Status != "True" && ready.Message != "" {
+		info.LastReason = ready.Message
 	}
 	jobs, err := e.jobs.List(ctx, key)
 	if err != nil {
@@ -81,13 +81,26 @@ func (e *Engine) Jobs(_ context.Context, namespace, scaledJob string) ([]control
 	var infos []control.JobInfo
 	for _, job := range e.jobs.ListAll(namespace) {
 		if scaledJob == "" || job.Labels[v1alpha1.LabelScaledJob] == scaledJob {
-			infos = append(infos, control.JobInfo{Job: job.Job, Pods: job.Pods, Item: e.item(job)})
+			infos = append(infos, e.jobInfo(job))
 		}
 	}
 	return infos, nil
 }
 
-// item returns what the newest of the Job's runners reported to have taken.
+// Job implements control.Backend.
+func (e *Engine) Job(_ context.Context, namespace, name string) (control.JobInfo, error) {
+	job, err := e.jobs.Get(namespace, name)
+	if err != nil {
+		return control.JobInfo{}, err
+	}
+	return e.jobInfo(job), nil
+}
+
+func (e *Engine) jobInfo(job scaledjob.Job) control.JobInfo {
+	return control.JobInfo{Job: job.Job, Pods: job.Pods, Item: e.item(job)}
+}
+
+// item returns what the newest of the Job's runners reported to have taken, or else what the Job was handed.
 func (e *Engine) item(job scaledjob.Job) string {
 	for _, pod := range slices.Backward(job.Pods) {
 		for _, container := range pod.Spec.Containers {
@@ -96,7 +109,7 @@ func (e *Engine) item(job scaledjob.Job) string {
 			}
 		}
 	}
-	return ""
+	return job.Annotations[v1alpha1.AnnotationItem]
 }
 
 // readHead returns the beginning of a file; nothing when it cannot be read.
@@ -121,15 +134,11 @@ func (e *Engine) Logs(
 	if err != nil {
 		return nil, err
 	}
-	pod, err := choosePod(job, opts.Pod)
+	pod, status, err := opts.Choose(control.JobInfo{Job: job.Job, Pods: job.Pods})
 	if err != nil {
 		return nil, err
 	}
-	container, status, err := chooseContainer(pod, opts.Container)
-	if err != nil {
-		return nil, err
-	}
-	run := status.RestartCount
+	container, run := status.Name, status.RestartCount
 	if opts.Previous {
 		if run--; run < 0 {
 			return nil, control.Errorf(control.NotFound, "container %s of Pod %s has no previous run", container, pod.Name)
@@ -165,75 +174,20 @@ func (e *Engine) writes(namespace, job, pod, container string, run int32) bool {
 	return false
 }
 
-// choosePod returns the Job's Pod of that name, or its newest.
-func choosePod(job scaledjob.Job, name string) (*corev1.Pod, error) {
-	for _, pod := range slices.Backward(job.Pods) {
-		if name == "" || pod.Name == name {
-			return pod, nil
-		}
+// SetPaused implements control.Backend.
+func (e *Engine) SetPaused(_ context.Context, namespace, scaledJob string, paused bool) (bool, error) {
+	key := types.NamespacedName{Namespace: namespace, Name: scaledJob}
+	changed, err := e.store.SetPaused(key, paused)
+	if changed {
+		e.controller.Changed(key)
 	}
-	if name == "" {
-		return nil, control.Errorf(control.NotFound, "Job %s has had no Pod yet", job.Name)
+	if byManifest := (*objects.PausedByManifestError)(nil); errors.As(err, &byManifest) {
+		err = control.Errorf(control.BadRequest, "%w", err)
 	}
-	return nil, control.Errorf(control.NotFound, "Job %s has no Pod %s", job.Name, name)
+	return changed, err
 }
 
-// chooseContainer returns the name of the container, or of the Pod's first, with its status.
-func chooseContainer(pod *corev1.Pod, name string) (string, corev1.ContainerStatus, error) {
-	var names []string
-	for i, container := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers) {
-		names = append(names, container.Name)
-		if name != container.Name && (name != "" || i > 0) {
-			continue
-		}
-		for _, status := range slices.Concat(pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses) {
-			if status.Name == container.Name {
-				return container.Name, status, nil
-			}
-		}
-		return container.Name, corev1.ContainerStatus{}, nil
-	}
-	return "", corev1.ContainerStatus{}, control.Errorf(control.NotFound,
-		"Pod %s has no container %q; it has %s", pod.Name, name, strings.Join(names, ", "))
-}
-
-// Push implements control.Backend: it appends to the queue of a ScaledJob's trigger.
-func (e *Engine) Push(ctx context.Context, queue string, items [][]byte) (control.PushResult, error) {
-	var known, unready []string
-	for _, sj := range e.store.List() {
-		triggers, err := e.controller.OpenTriggers(ctx, sj, e.local())
-		if err != nil {
-			unready = append(unready, fmt.Sprintf("; ScaledJob %s is not ready: %v", sj.Name, err))
-			continue
-		}
-		defer func() {
-			for _, t := range triggers {
-				t.Close()
-			}
-		}()
-		for _, t := range triggers {
-			pusher, ok := t.(trigger.Pusher)
-			if !ok {
-				continue
-			}
-			known = append(known, fmt.Sprintf("%q", pusher.Queue()))
-			if pusher.Queue() == queue {
-				length, err := pusher.Push(ctx, items...)
-				if err != nil {
-					return control.PushResult{}, control.Errorf(control.Unavailable, "%v", err)
-				}
-				return control.PushResult{Length: length}, nil
-			}
-		}
-	}
-	text := "no ScaledJob has a queue that items can be pushed to"
-	if len(known) > 0 {
-		text = fmt.Sprintf("no ScaledJob reads the queue %q; there is %s", queue, strings.Join(known, ", "))
-	}
-	return control.PushResult{}, control.Errorf(control.NotFound, "%s%s", text, strings.Join(unready, ""))
-}
-
-// Info implements control.Backend.
+// Info implements control.Up.
 func (e *Engine) Info(context.Context) (control.Info, error) {
 	return control.Info{
 		Version: e.opts.Version, PID: os.Getpid(), DataDir: e.opts.DataDir,

@@ -6,11 +6,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/offboard-dev/offboard/api/v1alpha1"
 	"github.com/offboard-dev/offboard/internal/local/objects"
 	"github.com/offboard-dev/offboard/internal/local/pods"
 	"github.com/offboard-dev/offboard/internal/podenv"
@@ -27,6 +29,8 @@ type commands struct {
 	env func() []podenv.Variable
 	// annotations returns those of a Job.
 	annotations func(namespace, job string) map[string]string
+	// item returns the file of the item that a Pod's Job was handed; empty when it was handed none as a file.
+	item func(pod *corev1.Pod) string
 	// inherited are the variables of this process that containers get, as "name=value".
 	inherited []string
 	log       *slog.Logger
@@ -53,6 +57,7 @@ func inherited() []string {
 
 // of returns what a container runs, with its environment and where.
 func (c *commands) of(ctx context.Context, pod *corev1.Pod, container *corev1.Container) (pods.Command, error) {
+	container = c.withItem(pod, container)
 	env, err := podenv.ForContainer(ctx, c.objects, pod, container, c.env())
 	if err != nil {
 		return pods.Command{}, err
@@ -70,6 +75,19 @@ func (c *commands) of(ctx context.Context, pod *corev1.Pod, container *corev1.Co
 		return pods.Command{}, err
 	}
 	return pods.Command{Args: args, Env: env.Environ(c.inherited), Dir: dir}, nil
+}
+
+// withItem returns the container with the variable that names the file of its item: before its own, which may refer to
+// it, and not to be replaced by one of envFrom.
+func (c *commands) withItem(pod *corev1.Pod, container *corev1.Container) *corev1.Container {
+	path := c.item(pod)
+	if path == "" {
+		return container
+	}
+	with := *container
+	variable := corev1.EnvVar{Name: v1alpha1.ItemVariableFile, Value: strings.ReplaceAll(path, "$", "$$")}
+	with.Env = slices.Concat([]corev1.EnvVar{variable}, container.Env)
+	return &with
 }
 
 // dir is where a container works: its workingDir, from the folder of the manifest if it is relative.

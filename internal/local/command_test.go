@@ -22,6 +22,7 @@ func TestCommand(t *testing.T) {
 		name      string
 		container corev1.Container
 		folder    string
+		item      string
 		want      wanted
 		err       string
 	}{
@@ -43,6 +44,17 @@ func TestCommand(t *testing.T) {
 			want:      wanted{args: []string{"run"}, dir: "/elsewhere"},
 		},
 		{
+			name: "the file of an item",
+			container: corev1.Container{
+				Command: []string{"run", "$(OFFBOARD_ITEM_FILE)"}, Args: []string{"--in=$(INPUT)"},
+				Env: []corev1.EnvVar{{Name: "INPUT", Value: "file:$(OFFBOARD_ITEM_FILE)"}},
+			},
+			folder: "/manifests",
+			item:   "/data/$(OWN)/$$item",
+			want: wanted{args: []string{"run", "/data/$(OWN)/$$item", "--in=file:/data/$(OWN)/$$item"}, dir: "/manifests",
+				env: []string{"OFFBOARD_ITEM_FILE=/data/$(OWN)/$$item"}},
+		},
+		{
 			name:      "no folder",
 			container: corev1.Container{Name: "main", Command: []string{"run"}},
 			err:       `container "main": the Job does not tell the folder`,
@@ -59,9 +71,11 @@ func TestCommand(t *testing.T) {
 					}
 					return map[string]string{objects.AnnotationFolder: test.folder}
 				},
+				item:      func(*corev1.Pod) string { return test.item },
 				inherited: []string{"PATH=/bin", "HOME=/home"}, log: slog.New(slog.DiscardHandler),
 			}
-			test.container.Env = []corev1.EnvVar{{Name: "OWN", Value: "own"}, {Name: "HOME", Value: "/own"}}
+			test.container.Env = append(test.container.Env,
+				corev1.EnvVar{Name: "OWN", Value: "own"}, corev1.EnvVar{Name: "HOME", Value: "/own"})
 			pod := &corev1.Pod{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Labels: map[string]string{batchv1.JobNameLabel: "job"}},
 				Spec:       corev1.PodSpec{Containers: []corev1.Container{test.container}},
@@ -79,7 +93,7 @@ func TestCommand(t *testing.T) {
 			if !slices.Equal(got.Args, test.want.args) || got.Dir != test.want.dir {
 				t.Errorf("%v in %s, want %v in %s", got.Args, got.Dir, test.want.args, test.want.dir)
 			}
-			for _, variable := range []string{"PATH=/bin", "HOME=/own", "OWN=own", "REDIS_HOST=here"} {
+			for _, variable := range append(test.want.env, "PATH=/bin", "HOME=/own", "OWN=own", "REDIS_HOST=here") {
 				if !slices.Contains(got.Env, variable) {
 					t.Errorf("%s is not in %v", variable, got.Env)
 				}
@@ -95,6 +109,7 @@ func TestCommand(t *testing.T) {
 type wanted struct {
 	args []string
 	dir  string
+	env  []string
 }
 
 // TestInherited gives containers what they need to find programs, and no secret of this process.

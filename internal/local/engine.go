@@ -21,7 +21,9 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
+	"github.com/offboard-dev/offboard/internal/auth"
 	"github.com/offboard-dev/offboard/internal/control"
+	"github.com/offboard-dev/offboard/internal/limits"
 	"github.com/offboard-dev/offboard/internal/local/jobs"
 	"github.com/offboard-dev/offboard/internal/local/objects"
 	"github.com/offboard-dev/offboard/internal/local/pods"
@@ -45,8 +47,12 @@ type Options struct {
 	Grace time.Duration
 	// MemoryRedis makes the Redis that the Engine serves live in memory even where a server program is installed.
 	MemoryRedis bool
-	Version     string
-	Log         *slog.Logger
+	// AuthFiles is the folder from which ClusterTriggerAuthentications may take files; empty means that none may.
+	AuthFiles string
+	// Limits are as in scaledjob.Config.
+	Limits  limits.Limits
+	Version string
+	Log     *slog.Logger
 }
 
 // Engine runs the Jobs of ScaledJobs on this machine.
@@ -56,7 +62,9 @@ type Engine struct {
 	types      []trigger.Type
 	store      *objects.Store
 	events     events
+	keeper     *process.Keeper
 	jobs       *jobs.Controller
+	pods       *podCounter
 	runner     *pods.Runner
 	controller *scaledjob.Controller
 	listener   net.Listener
@@ -93,12 +101,23 @@ func Open(ctx context.Context, opts Options) (_ *Engine, problems manifest.Probl
 	if problems.HasErrors() {
 		return nil, problems, ErrManifests
 	}
+	e.events.exists = func(key types.NamespacedName) bool {
+		_, err := e.store.ScaledJob(context.Background(), key)
+		return err == nil
+	}
 	if err := process.BecomeSubreaper(); err != nil {
 		opts.Log.Warn("Processes that leave their container's group may survive it", "error", err)
 	}
+	// Before the Jobs look how their containers have ended.
+	if e.keeper, err = process.OpenKeeper(ctx, e.dir("keeper")); err != nil {
+		return nil, problems, err
+	}
 	e.jobs, err = jobs.Open(ctx, jobs.Config{
 		Dir: opts.DataDir, KillLeftovers: process.KillLeftovers, Clock: clock.RealClock{}, Log: opts.Log,
-		OnChange: func(key types.NamespacedName) { e.controller.Changed(key) },
+		OnChange: func(key types.NamespacedName) {
+			e.controller.Changed(key)
+			e.pods.changed(key.Namespace)
+		},
 		OnRemove: e.count,
 	})
 	if err != nil {
@@ -107,9 +126,10 @@ func Open(ctx context.Context, opts Options) (_ *Engine, problems manifest.Probl
 	if err := e.deleteUnowned(ctx); err != nil {
 		return nil, problems, err
 	}
+	e.pods = newPodCounter(e.jobs.Active)
 	e.controller = scaledjob.New(scaledjob.Config{
 		Jobs: ownedJobs{e.jobs, e.store}, Objects: e.store, Events: &e.events, TriggerTypes: e.types, Local: e.local,
-		Version: opts.Version, Log: opts.Log,
+		Pods: e.pods, AuthFiles: opts.AuthFiles, Version: opts.Version, Log: opts.Log, Limits: opts.Limits,
 	})
 	for _, sj := range e.store.List() {
 		if err := e.serveRedisFor(ctx, sj); err != nil {
@@ -118,11 +138,11 @@ func Open(ctx context.Context, opts Options) (_ *Engine, problems manifest.Probl
 	}
 	commands := commands{
 		objects: e.store, env: func() []podenv.Variable { return e.local().Env },
-		annotations: e.jobAnnotations, inherited: inherited(), log: opts.Log,
+		annotations: e.jobAnnotations, item: e.jobs.ItemPath, inherited: inherited(), log: opts.Log,
 	}
 	e.runner, err = pods.New(pods.Config{
 		Command: commands.of, LogPath: e.jobs.LogPath, ReportPath: e.jobs.ReportPath, RecordStart: e.jobs.RecordStart,
-		Log: opts.Log,
+		Keeper: e.keeper, ExitPath: e.jobs.ExitPath, Log: opts.Log,
 	})
 	if err != nil {
 		return nil, problems, err
@@ -142,7 +162,18 @@ func (e *Engine) validate(set *manifest.Set) manifest.Problems {
 // cannot honour.
 func Validate(set *manifest.Set, types []trigger.Type) manifest.Problems {
 	problems := manifest.Validate(set, types)
+	for document, a := range manifest.All[*v1alpha1.TriggerAuthentication](set) {
+		problems = append(problems, serviceAccounts(document, &a.Spec)...)
+	}
+	for document, a := range manifest.All[*v1alpha1.ClusterTriggerAuthentication](set) {
+		problems = append(problems, serviceAccounts(document, &a.Spec)...)
+	}
 	for document, sj := range manifest.All[*v1alpha1.ScaledJob](set) {
+		if sj.ClaimsItems() && sj.Spec.Delivery.File != "" {
+			problems = append(problems, document.Problem(manifest.Warning, field.NewPath("spec", "delivery", "file"), nil,
+				"on one machine the item is in a file of Offboard's own, since processes share all files: "+
+					"read the path from the variable "+v1alpha1.ItemVariableFile+", which names it on a cluster, too"))
+		}
 		if sj.Spec.JobTargetRef == nil {
 			continue
 		}
@@ -155,7 +186,17 @@ func Validate(set *manifest.Set, types []trigger.Type) manifest.Problems {
 	return set.Sort(problems)
 }
 
-// serveRedisFor starts the Redis of this machine when the ScaledJob has a redis trigger for which no address is
+// serviceAccounts refuses what needs service accounts.
+func serviceAccounts(document *manifest.Document, spec *v1alpha1.TriggerAuthenticationSpec) manifest.Problems {
+	var problems manifest.Problems
+	for _, path := range auth.ServiceAccounts(spec) {
+		at := field.NewPath("spec").Child(path.String())
+		problems = append(problems, document.Problem(manifest.Error, at, nil, objects.NoServiceAccounts))
+	}
+	return problems
+}
+
+// serveRedisFor starts the Redis of this machine when the ScaledJob has a trigger of Redis for which no address is
 // configured, and none runs yet. A ScaledJob whose triggers cannot be made for another reason is the controller's to
 // tell of. It is called by one goroutine at a time.
 func (e *Engine) serveRedisFor(ctx context.Context, sj *v1alpha1.ScaledJob) error {
@@ -237,15 +278,17 @@ func (e *Engine) Run(ctx, hurry context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	e.jobs.Start(e.runner)
+	var keys []types.NamespacedName
+	for _, sj := range e.store.List() {
+		keys = append(keys, sj.Key())
+	}
+	e.controller.Adopt(ctx, keys)
 	working.Go(func() { e.controller.Run(ctx) })
 	working.Go(func() {
 		if watchErr = e.store.Watch(ctx, func(change objects.Change) { e.changed(ctx, change) }); watchErr != nil {
 			stop()
 		}
 	})
-	for _, sj := range e.store.List() {
-		e.controller.Changed(sj.Key())
-	}
 	working.Wait()
 
 	grace, cancel := context.WithTimeout(hurry, e.opts.Grace)
@@ -291,6 +334,11 @@ func (e *Engine) changed(ctx context.Context, change objects.Change) {
 		if err != nil {
 			continue // gone again
 		}
+		if sj.DeletionTimestamp != nil && !change.References {
+			e.opts.Log.Info("ScaledJob is removed; what it holds is released first", "scaledjob", key.String())
+			e.controller.Changed(key)
+			continue
+		}
 		if err := e.serveRedisFor(ctx, sj); err != nil && ctx.Err() == nil {
 			e.opts.Log.Error("A ScaledJob has no Redis", "scaledjob", key.String(), "error", err)
 		}
@@ -310,6 +358,9 @@ func (e *Engine) close() error {
 		if err := e.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
+	}
+	if e.keeper != nil {
+		errs = append(errs, e.keeper.Close())
 	}
 	if e.redis != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)

@@ -15,8 +15,11 @@ import (
 // maxEvents is how many different events of one ScaledJob are kept; the one that was last seen longest ago goes first.
 const maxEvents = 50
 
-// events keeps what happened to ScaledJobs lately, in memory. The zero value is ready.
+// events keeps what happened to ScaledJobs lately, in memory.
 type events struct {
+	// exists tells whether there is a ScaledJob; what happens to one that is gone is not kept.
+	exists func(types.NamespacedName) bool
+
 	mu    sync.Mutex
 	byKey map[types.NamespacedName][]control.Event
 }
@@ -24,6 +27,9 @@ type events struct {
 // Event records one; it implements the controller's port. An event that happened before is counted.
 func (e *events) Event(sj *v1alpha1.ScaledJob, eventType, reason, message string) {
 	key := sj.Key()
+	if !e.exists(key) {
+		return
+	}
 	now := metav1.NewTime(time.Now().Truncate(time.Second))
 	e.mu.Lock()
 	defer e.mu.Unlock()

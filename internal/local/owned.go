@@ -12,6 +12,7 @@ import (
 	"github.com/offboard-dev/offboard/api/v1alpha1"
 	"github.com/offboard-dev/offboard/internal/local/jobs"
 	"github.com/offboard-dev/offboard/internal/local/objects"
+	"github.com/offboard-dev/offboard/internal/scaledjob"
 )
 
 // ownedJobs keeps a Job from outliving its ScaledJob when it is created while that one is being removed. A removal
@@ -23,8 +24,10 @@ type ownedJobs struct {
 }
 
 // Create implements scaledjob.Jobs.
-func (o ownedJobs) Create(ctx context.Context, in *batchv1.Job) (*batchv1.Job, error) {
-	job, err := o.Controller.Create(ctx, in)
+func (o ownedJobs) Create(
+	ctx context.Context, in *batchv1.Job, file *scaledjob.ItemFile,
+) (*batchv1.Job, error) {
+	job, err := o.Controller.Create(ctx, in, file)
 	if err != nil {
 		return nil, err
 	}
@@ -32,8 +35,7 @@ func (o ownedJobs) Create(ctx context.Context, in *batchv1.Job) (*batchv1.Job, e
 	if err == nil && metav1.IsControlledBy(job, sj) {
 		return job, nil
 	}
-	propagation := metav1.DeletePropagationBackground
-	err = o.Delete(context.WithoutCancel(ctx), job.Namespace, job.Name, job.UID, propagation)
+	err = o.Abandon(context.WithoutCancel(ctx), job)
 	return nil, errors.Join(fmt.Errorf("ScaledJob %s is gone", scaledJobOf(job)), err)
 }
 
@@ -50,8 +52,7 @@ func (e *Engine) deleteUnowned(ctx context.Context) error {
 			continue
 		}
 		e.opts.Log.Info("The ScaledJob of a Job is gone; the Job is deleted", "scaledjob", key.String(), "job", job.Name)
-		propagation := metav1.DeletePropagationBackground
-		if err := e.jobs.Delete(ctx, job.Namespace, job.Name, job.UID, propagation); err != nil {
+		if err := e.jobs.Abandon(ctx, job.Job); err != nil {
 			return fmt.Errorf("delete a Job of ScaledJob %s, which is gone: %w", key, err)
 		}
 	}

@@ -19,10 +19,16 @@ import (
 	"github.com/offboard-dev/offboard/api/v1alpha1"
 	"github.com/offboard-dev/offboard/internal/local/jobs"
 	"github.com/offboard-dev/offboard/internal/local/objects"
+	"github.com/offboard-dev/offboard/internal/local/process"
 	"github.com/offboard-dev/offboard/internal/trigger/all"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if process.IsKeeper(os.Args) {
+		os.Exit(process.Keep())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // openParts opens an Engine's store and Jobs, which run nothing, with the ScaledJob work in work.yaml.
 func openParts(t *testing.T) (e *Engine, manifest string) {
@@ -36,12 +42,12 @@ spec:
   jobTargetRef: {template: {spec: {restartPolicy: Never, containers: [{name: main, command: ["true"]}]}}}
   triggers: [{type: redis, metadata: {listName: work, address: "127.0.0.1:1"}}]
 `)
-	return openPartsIn(t, dir, filepath.Join(dir, "data")), manifest
+	return openPartsIn(t, dir, filepath.Join(dir, "data"), slog.New(slog.DiscardHandler)), manifest
 }
 
-func openPartsIn(t *testing.T, manifests, data string) *Engine {
+func openPartsIn(t *testing.T, manifests, data string, log *slog.Logger) *Engine {
 	t.Helper()
-	e := &Engine{opts: Options{DataDir: data, Log: slog.New(slog.DiscardHandler)}, types: all.Types()}
+	e := &Engine{opts: Options{DataDir: data, Log: log}, types: all.Types()}
 	var err error
 	e.store, _, err = objects.Open(objects.Options{
 		Paths: []string{manifests}, Dir: e.dir("scaledjobs"), Validate: e.validate, Log: e.opts.Log,
@@ -92,7 +98,7 @@ func TestNoJobOutlivesItsScaledJob(t *testing.T) {
 	}
 	expect := func(when string, sj *v1alpha1.ScaledJob, want int) {
 		t.Helper()
-		job, err := owned.Create(t.Context(), jobOf(sj))
+		job, err := owned.Create(t.Context(), jobOf(sj), nil)
 		if (err == nil) != (want > 0) {
 			t.Errorf("%s: Create gave %v, %v", when, job, err)
 		}
@@ -134,7 +140,7 @@ func TestUnownedJobs(t *testing.T) {
 			t.Parallel()
 			e, manifest := openParts(t)
 			for _, sj := range e.store.List() {
-				if _, err := e.jobs.Create(context.Background(), jobOf(sj)); err != nil {
+				if _, err := e.jobs.Create(context.Background(), jobOf(sj), nil); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -148,7 +154,7 @@ func TestUnownedJobs(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			again := openPartsIn(t, filepath.Dir(manifest), e.opts.DataDir)
+			again := openPartsIn(t, filepath.Dir(manifest), e.opts.DataDir, e.opts.Log)
 			if err := again.deleteUnowned(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -2,8 +2,10 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -11,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -75,6 +78,26 @@ func BenchmarkJob(b *testing.B) {
 		c.Start(runner)
 		benchmarkJobs(b, c)
 	})
+	b.Run("processes of items", func(b *testing.B) {
+		dir := b.TempDir()
+		keeper, err := process.OpenKeeper(b.Context(), filepath.Join(dir, "keeper"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		c := openBench(b, dir)
+		runner, err := pods.New(pods.Config{
+			Command: runTrue, LogPath: c.LogPath, ReportPath: c.ReportPath, RecordStart: c.RecordStart,
+			Keeper: keeper, ExitPath: c.ExitPath,
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.Start(runner)
+		benchmarkJobs(b, c, claim)
+		if err := keeper.Close(); err != nil {
+			b.Fatal(err)
+		}
+	})
 	b.Run("processes without a controller", func(b *testing.B) {
 		dir := b.TempDir()
 		runner, err := pods.New(pods.Config{
@@ -133,9 +156,9 @@ func parallel(b *testing.B, f func(n int)) {
 	b.ReportMetric(float64(cpuTime()-before)/float64(time.Millisecond)/float64(b.N), "cpu-ms/op")
 }
 
-func benchmarkJobs(b *testing.B, c *Controller) {
+func benchmarkJobs(b *testing.B, c *Controller, change ...func(*batchv1.Job)) {
 	const history = 100
-	template := newJob("")
+	template := newJob("", change...)
 	var finished sync.Map
 	parallel(b, func(n int) {
 		job := template.DeepCopy()
@@ -143,7 +166,7 @@ func benchmarkJobs(b *testing.B, c *Controller) {
 		job.Labels[v1alpha1.LabelScaledJob] = job.Name
 		change := make(chan struct{}, 1)
 		waiters.Store(job.Name, change)
-		if _, err := c.Create(b.Context(), job); err != nil {
+		if _, err := c.Create(b.Context(), job, nil); err != nil {
 			b.Error(err)
 			return
 		}
@@ -158,6 +181,9 @@ func benchmarkJobs(b *testing.B, c *Controller) {
 		finished.Store(n, nil)
 		if _, ok := finished.Load(n - history); ok {
 			name := fmt.Sprint("job-", n-history)
+			if err := c.settle(b.Context(), types.NamespacedName{Namespace: "default", Name: name}, ""); err != nil {
+				b.Error(err)
+			}
 			if err := c.Delete(b.Context(), "default", name, "", metav1.DeletePropagationBackground); err != nil {
 				b.Error(err)
 			}
@@ -168,16 +194,28 @@ func benchmarkJobs(b *testing.B, c *Controller) {
 	}
 }
 
-// BenchmarkStartLatency measures the time from Create to the start of the process.
+// BenchmarkStartLatency measures the time from Create to the start of the process, for Jobs without and with an item.
 func BenchmarkStartLatency(b *testing.B) {
+	b.Run("pop", func(b *testing.B) { benchmarkStart(b) })
+	b.Run("claim", func(b *testing.B) { benchmarkStart(b, claim) })
+}
+
+func benchmarkStart(b *testing.B, change ...func(*batchv1.Job)) {
+	b.Helper()
 	started := make(chan time.Time, 1)
-	c := openBench(b, b.TempDir())
+	dir := b.TempDir()
+	keeper, err := process.OpenKeeper(b.Context(), filepath.Join(dir, "keeper"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := openBench(b, dir)
 	runner, err := pods.New(pods.Config{
 		Command: runTrue, LogPath: c.LogPath, ReportPath: c.ReportPath,
 		RecordStart: func(pod *corev1.Pod, container string, pid int, startID string) {
 			started <- time.Now()
 			c.RecordStart(pod, container, pid, startID)
 		},
+		Keeper: keeper, ExitPath: c.ExitPath,
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -186,7 +224,7 @@ func BenchmarkStartLatency(b *testing.B) {
 	var latencies []time.Duration
 	for n := 0; b.Loop(); n++ {
 		begin := time.Now()
-		if _, err := c.Create(b.Context(), newJob(fmt.Sprint("job-", n))); err != nil {
+		if _, err := c.Create(b.Context(), newJob(fmt.Sprint("job-", n), change...), nil); err != nil {
 			b.Fatal(err)
 		}
 		latencies = append(latencies, (<-started).Sub(begin))
@@ -197,7 +235,7 @@ func BenchmarkStartLatency(b *testing.B) {
 	slices.Sort(latencies)
 	b.ReportMetric(float64(latencies[len(latencies)/2])/1e6, "p50-ms")
 	b.ReportMetric(float64(latencies[len(latencies)*99/100])/1e6, "p99-ms")
-	if err := c.Drain(b.Context()); err != nil {
+	if err := errors.Join(c.Drain(b.Context()), keeper.Close()); err != nil {
 		b.Fatal(err)
 	}
 }
@@ -226,7 +264,7 @@ func BenchmarkOpen(b *testing.B) {
 	c := openBench(b, dir)
 	c.Start(&instantRunner{c})
 	for n := range 10_000 {
-		if _, err := c.Create(b.Context(), newJob(fmt.Sprint("job-", n))); err != nil {
+		if _, err := c.Create(b.Context(), newJob(fmt.Sprint("job-", n)), nil); err != nil {
 			b.Fatal(err)
 		}
 	}

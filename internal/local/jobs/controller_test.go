@@ -83,16 +83,28 @@ func TestNames(t *testing.T) {
 	if pod := e.waitStarted(1)[0]; len(pod.Name) != 63 {
 		t.Errorf("Pod's name has %d characters, want 63", len(pod.Name))
 	}
-	_, err := e.Create(t.Context(), newJob(created.Name))
+	_, err := e.Create(t.Context(), newJob(created.Name), nil)
 	if !apierrors.IsAlreadyExists(err) {
 		t.Errorf("Create of a name that exists: %v, want AlreadyExists", err)
 	}
+	// Those of delivery by claim: the ScaledJob's, shortened, then the item's and the attempt's.
+	for i, name := range []string{
+		"work-00000000000000af-1", "a.b-00000000000000af-1", strings.Repeat("a.", 22) + "00000000000000af-10",
+		strings.Repeat("a", 39) + "-00000000000000af-100000",
+	} {
+		created := e.create(newJob(name, claimed("u")))
+		pod := e.waitStarted(i + 2)[i+1]
+		if created.Name != name || !strings.HasPrefix(pod.Name, generatedBase(name+"-")) ||
+			len(validateName(nil, pod.Name)) > 0 {
+			t.Errorf("%q became %q with the Pod %q", name, created.Name, pod.Name)
+		}
+	}
 	for _, name := range []string{"../x", "UP", "a/b", ".", strings.Repeat("a", 64), "a\x00b"} {
-		if _, err := e.Create(t.Context(), newJob(name)); !apierrors.IsInvalid(err) {
+		if _, err := e.Create(t.Context(), newJob(name), nil); !apierrors.IsInvalid(err) {
 			t.Errorf("Create of %q: %v, want Invalid", name, err)
 		}
 	}
-	if _, err := e.Create(t.Context(), newJob("x", func(j *batchv1.Job) { j.Namespace = ".." })); !apierrors.IsInvalid(err) {
+	if _, err := e.Create(t.Context(), newJob("x", func(j *batchv1.Job) { j.Namespace = ".." }), nil); !apierrors.IsInvalid(err) {
 		t.Errorf("Create in namespace ..: %v, want Invalid", err)
 	}
 }
@@ -350,7 +362,7 @@ func TestDrain(t *testing.T) {
 	drained := make(chan error)
 	go func() { drained <- e.Drain(ctx) }()
 	eventually(t, "Create is refused", func() bool {
-		_, err := e.Create(t.Context(), newJob("late"+generateName("")))
+		_, err := e.Create(t.Context(), newJob("late"+generateName("")), nil)
 		return apierrors.IsServiceUnavailable(err)
 	})
 	if len(e.Active()) < 2 {

@@ -22,11 +22,13 @@ import (
 	"github.com/offboard-dev/offboard/internal/local/pods"
 )
 
-// These name the folder in which this test program, started again, works until it is killed: one creates scripted Jobs
-// without end, the other runs a process.
+// These name the folder in which this test program, started again, works. Two work until they are killed: one creates
+// scripted Jobs without end, the other runs a process. The third has no room for large files, and says what it could
+// not do.
 const (
 	crashDirVar = "OFFBOARD_TEST_CRASH_DIR"
 	sleepDirVar = "OFFBOARD_TEST_SLEEP_DIR"
+	fullDirVar  = "OFFBOARD_TEST_FULL_DIR"
 )
 
 // createUntilKilled creates, finishes and deletes Jobs, and prints each step that it was promised.
@@ -52,7 +54,7 @@ func createUntilKilled(dir string) {
 		go func() {
 			for n := 0; ; n++ {
 				name := fmt.Sprintf("job-%d-%d", worker, n)
-				if _, err := c.Create(context.Background(), newJob(name, backoffLimit(0))); err != nil {
+				if _, err := c.Create(context.Background(), newJob(name, backoffLimit(0)), nil); err != nil {
 					panic(err)
 				}
 				say("created", name)
@@ -95,7 +97,7 @@ func sleepUntilKilled(dir string) {
 		panic(err)
 	}
 	c.Start(runner)
-	if _, err := c.Create(context.Background(), newJob("a")); err != nil {
+	if _, err := c.Create(context.Background(), newJob("a"), nil); err != nil {
 		panic(err)
 	}
 	for {

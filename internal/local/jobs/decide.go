@@ -79,7 +79,7 @@ func decide(in observed, now time.Time) decision {
 
 	outcome := interimOutcome(job)
 	if outcome == nil {
-		outcome = d.failure(in, failed, suspended, now)
+		outcome = d.failure(in, t, failed, suspended, now)
 	}
 	switch {
 	case outcome != nil:
@@ -130,7 +130,9 @@ func (d *decision) expire(job *batchv1.Job, finished *batchv1.JobCondition, now 
 }
 
 // failure returns the condition that ends the Job as failed, nil when nothing does; it notes when the deadline passes.
-func (d *decision) failure(in observed, failed int32, suspended bool, now time.Time) *batchv1.JobCondition {
+func (d *decision) failure(
+	in observed, t tally, failed int32, suspended bool, now time.Time,
+) *batchv1.JobCondition {
 	job := in.job
 	for _, p := range in.pods {
 		if p.excluded || !isFailed(job, p) {
@@ -151,6 +153,9 @@ func (d *decision) failure(in observed, failed int32, suspended bool, now time.T
 	deadline := time.Duration(*job.Spec.ActiveDeadlineSeconds) * time.Second
 	left := deadline - elapsed(d.status.StartTime.Time, now)
 	if left <= 0 {
+		if completedBy(job, t, d.status.StartTime.Add(deadline)) {
+			return nil
+		}
 		return newCondition(batchv1.JobFailureTarget, batchv1.JobReasonDeadlineExceeded, messageDeadlineExceeded, now)
 	}
 	d.requeueIn(left)
@@ -266,6 +271,18 @@ func completed(job *batchv1.Job, succeeded int32) bool {
 		return succeeded > 0
 	}
 	return succeeded >= *job.Spec.Completions
+}
+
+// completedBy tells whether enough Pods had succeeded by then, and no other runs, although that is seen only now: this
+// program was dead.
+func completedBy(job *batchv1.Job, t tally, at time.Time) bool {
+	inTime := job.Status.Succeeded
+	for _, p := range t.succeeded {
+		if !p.finishedAt.After(at) {
+			inTime++
+		}
+	}
+	return len(t.active) == 0 && completed(job, inTime)
 }
 
 // isFailed tells whether a Pod is a failed one: it has ended so, or it is being stopped and need not be waited for.

@@ -11,16 +11,19 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/offboard-dev/offboard/internal/scaledjob"
 )
 
 // sparePrefix begins the names of folders that are no Job's, or not yet. No Job's name can begin with it.
 const sparePrefix = "_spare-"
 
-// maxSpares is how many folders of removed Jobs are kept for new ones, and maxSpareSize the size in bytes that their
-// state files may have.
+// maxSpares is how many folders of removed Jobs are kept for new ones, and maxSpareSize and maxSpareExits the sizes in
+// bytes that their state files and their files of exits may have.
 const (
-	maxSpares    = 256
-	maxSpareSize = 64 << 10
+	maxSpares     = 256
+	maxSpareSize  = 64 << 10
+	maxSpareExits = 4 << 10
 )
 
 // folders makes and removes the Jobs' folders below root, <namespace>/<job>.
@@ -40,8 +43,9 @@ type folders struct {
 	kept   int
 }
 
-// create makes the folder of a Job with its state and returns its journal. Where that fails nothing is left behind.
-func (f *folders) create(namespace, job string, e *entry) (*journal, error) {
+// create makes the folder of a Job with its state and, if there is one, the file of its item, and returns its journal.
+// Where that fails nothing is left behind.
+func (f *folders) create(namespace, job string, e *entry, item *scaledjob.ItemFile) (*journal, error) {
 	buf := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(buf)
 	if err := e.encode(buf); err != nil {
@@ -50,6 +54,9 @@ func (f *folders) create(namespace, job string, e *entry) (*journal, error) {
 	spare, isNew := f.take(namespace)
 	dir := filepath.Join(f.root, namespace, job)
 	err := f.fill(spare, isNew, buf.Bytes())
+	if err == nil && item != nil {
+		err = writeItem(filepath.Join(spare, itemFile), item.Content)
+	}
 	if err == nil {
 		err = rename(spare, dir)
 	}
@@ -82,13 +89,27 @@ func (f *folders) fill(dir string, isNew bool, state []byte) error {
 	return errors.Join(err, file.Close())
 }
 
+// writeItem writes the file of an item and waits until the disk has it: after a loss of power, a file that is empty
+// could not be told from an empty item.
+func writeItem(path string, content []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	if err == nil {
+		err = file.Sync()
+	}
+	return errors.Join(err, file.Close())
+}
+
 // remove deletes the folder of a Job with all that is in it. An error tells that the Job is still there.
 func (f *folders) remove(namespace string, j *journal) error {
 	spare := f.newSpare(namespace)
 	if err := rename(j.dir, spare); err != nil {
 		return err
 	}
-	if j.size > maxSpareSize || removeAllBut(spare, stateFile) != nil || !f.keep(namespace, spare) {
+	if j.size > maxSpareSize || emptySpare(spare) != nil || !f.keep(namespace, spare) {
 		_ = os.RemoveAll(spare) // what is left is removed at the next start
 	}
 	return nil
@@ -155,12 +176,18 @@ func rename(from, to string) error {
 	return nil
 }
 
-// removeAllBut deletes what is in a folder except one file.
-func removeAllBut(dir, name string) error {
+// emptySpare deletes what is in the folder of a removed Job but its state file, and the file of exits while that is
+// small: it names the Pods, so that what it says of those of former Jobs does no harm.
+func emptySpare(dir string) error {
 	files, err := os.ReadDir(dir)
 	errs := []error{err}
 	for _, file := range files {
-		if file.Name() != name {
+		kept := file.Name() == stateFile
+		if file.Name() == exitsFile {
+			info, err := file.Info()
+			kept = err == nil && info.Size() <= maxSpareExits
+		}
+		if !kept {
 			errs = append(errs, os.RemoveAll(filepath.Join(dir, file.Name())))
 		}
 	}

@@ -27,6 +27,11 @@ const (
 	stateFile = "state.json"
 	// tempStateFile becomes the state file when it is complete.
 	tempStateFile = "state.json.tmp"
+	// itemFile, in the same folder, is the item that the Job was handed as a file. No file of a Pod has such a name,
+	// without a dot.
+	itemFile = "item"
+	// exitsFile, likewise, holds how containers of a Job with an item have ended; see process.Keeper.
+	exitsFile = "exits"
 	// stateVersion is the version of the format.
 	stateVersion = 1
 	// compactAbove is the size in bytes of a state file above which it is written anew once it has quadrupled.
@@ -39,6 +44,8 @@ type entry struct {
 	Version int `json:"version,omitempty"`
 	// Sequence orders Jobs by their creation.
 	Sequence uint64 `json:"sequence,omitempty"`
+	// Item tells, on the first line, that the Job was created with the file of an item.
+	Item bool `json:"item,omitempty"`
 	// Revision is the Job's resource version.
 	Revision uint64 `json:"revision"`
 	// Job has an empty status.
@@ -187,7 +194,7 @@ func parseState(data []byte) (whole *entry, size int, err error) {
 			if e.Job == nil || e.Status == nil {
 				return nil, 0, fmt.Errorf("line %d: holds no Job", line)
 			}
-			whole = &entry{Version: stateVersion, Sequence: e.Sequence}
+			whole = &entry{Version: stateVersion, Sequence: e.Sequence, Item: e.Item}
 		}
 		whole.merge(&e)
 		size += end + 1

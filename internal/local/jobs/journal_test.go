@@ -24,7 +24,7 @@ func testEntry(pods ...string) *entry {
 func TestJournal(t *testing.T) {
 	t.Parallel()
 	f := &folders{root: t.TempDir()}
-	j, err := f.create("default", "a", testEntry("p1"))
+	j, err := f.create("default", "a", testEntry("p1"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,14 +84,14 @@ func TestFoldersAreUsedAgain(t *testing.T) {
 	t.Parallel()
 	f := &folders{root: t.TempDir()}
 	long := testEntry(strings.Repeat("p", 1000))
-	j, err := f.create("default", "a", long)
+	j, err := f.create("default", "a", long, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(j.dir, "p.main.0.log"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.create("default", "a", testEntry()); err == nil {
+	if _, err := f.create("default", "a", testEntry(), nil); err == nil {
 		t.Fatal("a second folder of the same name was made")
 	}
 	if got, _, err := readState(j.path()); err != nil || len(got.Pods) != 1 {
@@ -103,7 +103,7 @@ func TestFoldersAreUsedAgain(t *testing.T) {
 	if err := f.remove("default", j); err == nil {
 		t.Error("a folder could be removed twice")
 	}
-	j, err = f.create("default", "b", testEntry("short"))
+	j, err = f.create("default", "b", testEntry("short"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestFoldersAreUsedAgain(t *testing.T) {
 func TestSparesAreBounded(t *testing.T) {
 	t.Parallel()
 	f := &folders{root: t.TempDir(), kept: maxSpares}
-	j, err := f.create("default", "a", testEntry())
+	j, err := f.create("default", "a", testEntry(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

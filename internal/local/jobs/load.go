@@ -14,18 +14,10 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/offboard-dev/offboard/internal/local/process"
-)
-
-// reasonInterrupted is the reason of a Pod, its containers and its DisruptionTarget condition.
-const (
-	reasonInterrupted  = "Interrupted"
-	messageInterrupted = "offboard ended without warning while the Pod ran; the next start ended what was left of it"
 )
 
 // load reads all Jobs, makes them visible, and queues those that are not finished.
@@ -59,19 +51,6 @@ func (c *Controller) load(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// interrupt fails the Pods that were running when the previous run ended.
-func (c *Controller) interrupt(r *record, now time.Time) {
-	for _, p := range r.pods {
-		if !p.ended() {
-			p.fail(reasonInterrupted, messageInterrupted, now, corev1.PodCondition{
-				Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now),
-				Reason: reasonInterrupted, Message: messageInterrupted,
-			})
-		}
-	}
-	c.save(r) // if that fails, the Job's first turn tries again
 }
 
 // killLeftovers ends the processes of all Pods that have not ended.
@@ -252,6 +231,8 @@ func (c *Controller) readRecord(dir string) (*record, error) {
 	}
 	r := &record{
 		key: types.NamespacedName{Namespace: job.Namespace, Name: job.Name}, uid: job.UID, sequence: state.Sequence,
+		item:    state.Item,
+		settles: settles(job),
 		job:     job,
 		journal: &journal{dir: dir, size: size, compacted: size, torn: true},
 	}

@@ -247,7 +247,7 @@ func TestCreateFailsWithoutDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	inBlocked := func(j *batchv1.Job) { j.Namespace = "blocked" }
-	if _, err := e.Create(t.Context(), newJob("a", inBlocked)); err == nil {
+	if _, err := e.Create(t.Context(), newJob("a", inBlocked), nil); err == nil {
 		t.Fatal("Create has returned without an error")
 	}
 	if len(e.ListAll("")) != 0 || len(e.runner.startedPods()) != 0 {

@@ -27,8 +27,20 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if process.IsKeeper(os.Args) {
+		os.Exit(process.Keep())
+	}
+	if dir := os.Getenv(claimDirVar); dir != "" {
+		runClaimsUntilKilled(dir)
+	}
+	if dir := os.Getenv(claimLoopVar); dir != "" {
+		runShortClaimsUntilKilled(dir)
+	}
 	if dir := os.Getenv(crashDirVar); dir != "" {
 		createUntilKilled(dir)
+	}
+	if dir := os.Getenv(fullDirVar); dir != "" {
+		createOnFullDisk(dir)
 	}
 	if dir := os.Getenv(sleepDirVar); dir != "" {
 		sleepUntilKilled(dir)
@@ -230,7 +242,7 @@ func (e *env) crash() {
 
 func (e *env) create(job *batchv1.Job) *batchv1.Job {
 	e.t.Helper()
-	created, err := e.Create(e.t.Context(), job)
+	created, err := e.Create(e.t.Context(), job, nil)
 	if err != nil {
 		e.t.Fatalf("Create: %v", err)
 	}

@@ -10,15 +10,21 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/offboard-dev/offboard/internal/scaledjob"
 )
 
 // nameAttempts is how many generated names are tried before Create gives up.
 const nameAttempts = 8
 
-// Create stores the Job and starts to work on it. generateName is honoured. It returns the Job as stored, which is
-// shared. Errors are API errors (Invalid, AlreadyExists, ServiceUnavailable after Drain) and those of the disk; then
-// there is no Job.
-func (c *Controller) Create(ctx context.Context, in *batchv1.Job) (*batchv1.Job, error) {
+// Create stores the Job and starts to work on it. generateName is honoured. A name may be that of a Job which the same
+// owner controls: that one is returned as it is. With a file, its content is at ItemPath from before the first process
+// starts until Settled; processes of one machine share its files, so that the path that the file asks for is nobody's
+// to give. It returns the Job as stored, which is shared. Errors are API errors (Invalid, AlreadyExists,
+// ServiceUnavailable after Drain) and those of the disk; then there is no Job.
+func (c *Controller) Create(
+	ctx context.Context, in *batchv1.Job, file *scaledjob.ItemFile,
+) (*batchv1.Job, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -37,17 +43,17 @@ func (c *Controller) Create(ctx context.Context, in *batchv1.Job) (*batchv1.Job,
 	job.DeletionTimestamp, job.DeletionGracePeriodSeconds, job.ResourceVersion = nil, nil, ""
 	job.Status = batchv1.JobStatus{}
 
-	r := &record{uid: job.UID, sequence: c.sequence.Add(1)}
+	r := &record{uid: job.UID, sequence: c.sequence.Add(1), item: file != nil, settles: settles(job)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := c.reserveName(r, job); err != nil {
-		return nil, err
+	if existing, err := c.reserveName(r, job); existing != nil || err != nil {
+		return existing, err
 	}
 	labelPods(job)
 	r.job = job
 	c.advance(r, now) // the first Pods are written together with the Job
 	revision, text := c.nextRevision()
-	journal, err := c.folders.create(r.key.Namespace, r.key.Name, r.whole(revision))
+	journal, err := c.folders.create(r.key.Namespace, r.key.Name, r.whole(revision), file)
 	if err != nil {
 		r.removed = true
 		c.index.remove(r, job)
@@ -59,22 +65,48 @@ func (c *Controller) Create(ctx context.Context, in *batchv1.Job) (*batchv1.Job,
 	return r.view.Load().Job, nil
 }
 
-// reserveName gives the Job its name, which nobody else can have from then on.
-func (c *Controller) reserveName(r *record, job *batchv1.Job) error {
+// reserveName gives the Job its name, which nobody else can have from then on. If the Job exists already, it returns
+// that one.
+func (c *Controller) reserveName(r *record, job *batchv1.Job) (existing *batchv1.Job, err error) {
 	generate := job.Name == ""
-	for range nameAttempts {
+	for attempt := 1; ; attempt++ {
 		if generate {
 			job.Name = generateName(job.GenerateName)
 		}
 		r.key = types.NamespacedName{Namespace: job.Namespace, Name: job.Name}
 		if c.index.insert(r, job) {
-			return nil
+			return nil, nil
 		}
+		free := generate && attempt < nameAttempts
 		if !generate {
-			break
+			existing, free = c.existing(r.key, metav1.GetControllerOf(job))
+		}
+		switch {
+		case existing != nil:
+			return existing, nil
+		case !free:
+			return nil, apierrors.NewAlreadyExists(jobResource, job.Name)
 		}
 	}
-	return apierrors.NewAlreadyExists(jobResource, job.Name)
+}
+
+// existing returns the Job of that name if the owner controls it, or else tells whether the name is free by now: the
+// Job may just be being created, which can fail, or removed.
+func (c *Controller) existing(name types.NamespacedName, owner *metav1.OwnerReference) (job *batchv1.Job, free bool) {
+	r := c.index.get(name)
+	if r == nil {
+		return nil, true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gone || r.removed {
+		return nil, true
+	}
+	job = r.view.Load().Job
+	if has := metav1.GetControllerOf(job); owner == nil || has == nil || has.UID != owner.UID {
+		return nil, false
+	}
+	return job, false
 }
 
 // Delete ends a Job's Pods and removes it: at once with background propagation, which is the default, and when its Pods
@@ -192,7 +224,7 @@ func merged(old, in *batchv1.Job) (*batchv1.Job, error) {
 	return &job, nil
 }
 
-// DeleteOwned deletes every Job that has the owner, in the background.
+// DeleteOwned deletes every Job that has the owner, which is gone, as Abandon does.
 func (c *Controller) DeleteOwned(ctx context.Context, owner types.UID) error {
 	var errs []error
 	for _, r := range c.index.all() {
@@ -202,7 +234,7 @@ func (c *Controller) DeleteOwned(ctx context.Context, owner types.UID) error {
 		}
 		for _, ref := range view.OwnerReferences {
 			if ref.UID == owner {
-				errs = append(errs, c.Delete(ctx, view.Namespace, view.Name, r.uid, metav1.DeletePropagationBackground))
+				errs = append(errs, c.Abandon(ctx, view.Job))
 				break
 			}
 		}

@@ -14,7 +14,7 @@ import (
 type podState struct {
 	// pod is shared with readers: it is replaced, never modified.
 	pod *corev1.Pod
-	// finishedAt is when the Pod was seen to have ended; zero before.
+	// finishedAt is when the Pod was seen to have ended, or did end by what was recorded; zero before.
 	finishedAt time.Time
 	// counted tells that the Job's counters account for the Pod already.
 	counted bool
@@ -43,7 +43,7 @@ type podShell struct {
 	changed, unsaved bool
 }
 
-// setStatus gives the Pod a new status, which must not be changed afterwards.
+// setStatus gives the Pod a new status, which must not be changed afterwards; now is when it came about.
 func (p *podState) setStatus(status *corev1.PodStatus, now time.Time) {
 	pod := *p.pod
 	pod.Status = *status

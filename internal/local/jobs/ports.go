@@ -13,7 +13,7 @@ import (
 )
 
 // PodRunner runs Pods as processes; *pods.Runner is one. What it needs of the Controller are the methods LogPath,
-// ReportPath and RecordStart.
+// ReportPath, ItemPath, ExitPath and RecordStart.
 type PodRunner interface {
 	// Start begins to run the Pod and returns at once. update is called with each new status, in order; after the last,
 	// with phase Succeeded or Failed, no process of the Pod is left. With an error the Pod is not run, and update is not
@@ -35,6 +35,25 @@ func (c *Controller) LogPath(pod *corev1.Pod, container string, restarts int32) 
 // ReportPath is the file for what a container reports of its work, in the same folder.
 func (c *Controller) ReportPath(pod *corev1.Pod, container string) string {
 	return c.podFile(pod, container+".report")
+}
+
+// ItemPath is the file of the item that the Job of a running Pod was handed; empty when it was handed none as a file.
+func (c *Controller) ItemPath(pod *corev1.Pod) string {
+	r, ok := c.running.Load(pod.UID)
+	if !ok || !r.(*record).item {
+		return ""
+	}
+	return filepath.Join(c.jobDir(r.(*record).key), itemFile)
+}
+
+// ExitPath is the file for how the containers of a running Pod end, for which their exit status must outlive this
+// program: the Job has an item, which must not be done twice. It is empty for a Job without.
+func (c *Controller) ExitPath(pod *corev1.Pod) string {
+	r, ok := c.running.Load(pod.UID)
+	if !ok || !r.(*record).settles {
+		return ""
+	}
+	return filepath.Join(c.jobDir(r.(*record).key), exitsFile)
 }
 
 // podFile joins what never holds a slash: all names are validated when a Job is created and when it is loaded.

@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 
+	"github.com/offboard-dev/offboard/api/v1alpha1"
 	"github.com/offboard-dev/offboard/internal/local/pods"
 	"github.com/offboard-dev/offboard/internal/local/process"
 	"github.com/offboard-dev/offboard/internal/scaledjob"
@@ -31,8 +32,9 @@ func openReal(t *testing.T, dir string) *env {
 		t.Fatal(err)
 	}
 	runner, err := pods.New(pods.Config{
-		Command: func(_ context.Context, _ *corev1.Pod, c *corev1.Container) (pods.Command, error) {
-			return pods.Command{Args: c.Command, Dir: "/", Env: os.Environ()}, nil
+		Command: func(_ context.Context, pod *corev1.Pod, container *corev1.Container) (pods.Command, error) {
+			env := append(os.Environ(), v1alpha1.ItemVariableFile+"="+c.ItemPath(pod))
+			return pods.Command{Args: container.Command, Dir: "/", Env: env}, nil
 		},
 		LogPath: c.LogPath, ReportPath: c.ReportPath, RecordStart: c.RecordStart,
 	})
@@ -130,7 +132,7 @@ func TestConcurrentUse(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 15 {
-				created, err := e.Create(t.Context(), newJob("", func(j *batchv1.Job) { j.GenerateName = "c-" }))
+				created, err := e.Create(t.Context(), newJob("", func(j *batchv1.Job) { j.GenerateName = "c-" }), nil)
 				if err != nil {
 					t.Error(err)
 					return

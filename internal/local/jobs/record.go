@@ -25,6 +25,10 @@ type record struct {
 	key      types.NamespacedName
 	uid      types.UID
 	sequence uint64
+	// item tells that the Job was created with the file of an item, which is there until the Job is settled.
+	item bool
+	// settles tells that the Job was created, or loaded, with v1alpha1.FinalizerSettle.
+	settles bool
 
 	// view is what readers see: a state that is on disk. Nil until the Job is there.
 	view atomic.Pointer[scaledjob.Job]
@@ -220,7 +224,7 @@ func (r *record) changes(revision uint64) *entry {
 // whole is the entry that stands for all others.
 func (r *record) whole(revision uint64) *entry {
 	e := &entry{
-		Version: stateVersion, Sequence: r.sequence, Revision: revision,
+		Version: stateVersion, Sequence: r.sequence, Item: r.item, Revision: revision,
 		Job: withoutStatus(r.job), Status: &r.job.Status, Retry: &r.retry,
 	}
 	for _, p := range r.pods {

@@ -344,3 +344,33 @@ func FuzzTail(f *testing.F) {
 		}
 	})
 }
+
+func TestTailBytes(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		text  string
+		limit int
+		want  string
+	}{
+		{"", 4, ""},
+		{"a\nb\n", 4, "a\nb\n"},
+		{"a\nb\n", 3, "b\n"},
+		{"a\nb\n", 2, "b\n"},
+		{"aa\nbb", 3, "bb"},
+		{"aa\nbb", 2, "bb"},
+		{"aaaaaa", 3, "aaa"},
+		{"aaaaa\n", 3, "aa\n"},
+		{"aaaaaa\nbbb\ncc\n", 8, "bbb\ncc\n"},
+		{"aaaaaa\nbbb\ncc\n", 0, ""},
+	} {
+		for _, size := range []int64{1, 4, 100} {
+			path := write(t, logs.Limits{MaxBytes: size, MaxFiles: 100}, test.text)
+			if got, err := logs.Tail(path, test.limit); string(got) != test.want || err != nil {
+				t.Errorf("%d bytes of %q in files of %d: got %q, %v, want %q", test.limit, test.text, size, got, err, test.want)
+			}
+		}
+	}
+	if _, err := logs.Tail(t.TempDir(), 4); err == nil {
+		t.Error("a folder is no log")
+	}
+}

@@ -18,6 +18,9 @@ import (
 	"github.com/offboard-dev/offboard/internal/local/atomicfile"
 )
 
+// recordSuffix ends the names of the files that hold records.
+const recordSuffix = ".json"
+
 // record is what an API server would remember of a ScaledJob beyond its manifest. It is kept on disk, so that a
 // ScaledJob is the same one after a restart.
 type record struct {
@@ -27,6 +30,18 @@ type record struct {
 	SpecHash   string                   `json:"specHash"`
 	Status     v1alpha1.ScaledJobStatus `json:"status"`
 	Totals     Totals                   `json:"totals"`
+	// Paused tells that the user has paused the ScaledJob, whatever its manifest says.
+	Paused bool `json:"paused,omitempty"`
+	// Settles tells that the ScaledJob has v1alpha1.FinalizerSettle.
+	Settles bool `json:"settles,omitempty"`
+	// Deleted is the ScaledJob, without its status, once it is no longer among the manifests and its finalizer keeps it.
+	Deleted *v1alpha1.ScaledJob `json:"deleted,omitempty"`
+
+	// declared is the manifest's own annotation that pauses, nil when it has none, and file is the manifest.
+	declared *string
+	file     string
+	// waitTold tells that another ScaledJob of this name waits for the deleted one, which was told.
+	waitTold bool
 }
 
 // Totals count the finished Jobs of a ScaledJob that its history no longer holds.
@@ -54,12 +69,14 @@ func (r *record) adopt(sj *v1alpha1.ScaledJob) (changed bool, err error) {
 		changed = true
 	}
 	sj.UID, sj.CreationTimestamp, sj.Generation = r.UID, r.Created, r.Generation
+	sj.DeletionTimestamp, sj.DeletionGracePeriodSeconds = nil, nil
 	sj.Status = *r.Status.DeepCopy()
+	r.finalize(sj)
 	return changed, nil
 }
 
 func (s *Store) recordPath(key types.NamespacedName) string {
-	return filepath.Join(s.dir, key.Namespace, key.Name+".json")
+	return filepath.Join(s.dir, key.Namespace, key.Name+recordSuffix)
 }
 
 // load returns the record on disk, or a new one when there is none. A broken one is set aside: a new identity for the

@@ -16,7 +16,9 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -54,6 +56,9 @@ type Store struct {
 	files   map[string]*file
 	content content
 	records map[types.NamespacedName]*record
+	// gone are deleted ScaledJobs that were released since the last Change; released then holds an element.
+	gone     []*v1alpha1.ScaledJob
+	released chan struct{}
 
 	// unreadable are the paths that could not be read last time, which was told. Only whoever reads the files uses it.
 	unreadable map[string]bool
@@ -70,9 +75,9 @@ type content struct {
 
 // Change is what a reload has led to.
 type Change struct {
-	// Changed are the ScaledJobs that are new or different.
+	// Changed are the ScaledJobs that are new or different, or deleted and kept by their finalizer.
 	Changed []types.NamespacedName
-	// Removed are the ScaledJobs that are gone, as they were.
+	// Removed are the ScaledJobs that are gone for good, as they were. There may be another one of that name in Changed.
 	Removed []*v1alpha1.ScaledJob
 	// References tells that a Secret, a ConfigMap or an authentication is new, different or gone.
 	References bool
@@ -86,9 +91,13 @@ func Open(opts Options) (*Store, manifest.Problems, error) {
 	}
 	s := &Store{
 		paths: opts.Paths, dir: opts.Dir, validate: opts.Validate, log: opts.Log,
-		records: map[types.NamespacedName]*record{}, unreadable: map[string]bool{},
+		records: map[types.NamespacedName]*record{}, unreadable: map[string]bool{}, released: make(chan struct{}, 1),
+		content: content{scaledJobs: map[types.NamespacedName]*v1alpha1.ScaledJob{}},
 	}
 	if err := s.cleanUp(); err != nil {
+		return nil, nil, err
+	}
+	if err := s.loadDeleted(); err != nil {
 		return nil, nil, err
 	}
 	set := manifest.Read(nil, s.paths...)
@@ -120,6 +129,9 @@ func (s *Store) use(set *manifest.Set) (Change, error) {
 	var change Change
 	for document, read := range manifest.All[*v1alpha1.ScaledJob](set) {
 		key := keyOf(read)
+		if s.waits(key) {
+			continue
+		}
 		sj, err := s.admit(key, read, document.File)
 		if err != nil {
 			return Change{}, err
@@ -129,21 +141,51 @@ func (s *Store) use(set *manifest.Set) (Change, error) {
 			change.Changed = append(change.Changed, key)
 		}
 	}
-	for key, gone := range s.content.scaledJobs {
-		if next.scaledJobs[key] != nil {
-			continue
-		}
+	removed, err := s.removedBy(&next, &change)
+	if err != nil {
+		return Change{}, err
+	}
+	next.retain(&s.content)
+	for key, gone := range removed {
 		change.Removed = append(change.Removed, gone)
 		delete(s.records, key)
 		if err := os.Remove(s.recordPath(key)); err != nil {
 			s.log.Warn("The record of a removed ScaledJob stays on disk", "scaledjob", key.String(), "error", err)
 		}
 	}
+	change.Removed = append(change.Removed, s.gone...)
+	s.gone = nil
 	change.References = !reflect.DeepEqual(s.content.secrets, next.secrets) ||
 		!reflect.DeepEqual(s.content.configMaps, next.configMaps) ||
 		!reflect.DeepEqual(s.content.auths, next.auths) || !reflect.DeepEqual(s.content.clusterAuths, next.clusterAuths)
 	s.content = next
 	return change, nil
+}
+
+// removedBy returns the ScaledJobs that are not in next and go for good. Those that a finalizer keeps are put there.
+func (s *Store) removedBy(
+	next *content, change *Change,
+) (map[types.NamespacedName]*v1alpha1.ScaledJob, error) {
+	removed := map[types.NamespacedName]*v1alpha1.ScaledJob{}
+	for key, before := range s.content.scaledJobs {
+		if next.scaledJobs[key] != nil {
+			continue
+		}
+		switch {
+		case before.DeletionTimestamp != nil:
+			next.scaledJobs[key] = before
+		case s.records[key].Settles:
+			deleted, err := s.delete(key, before)
+			if err != nil {
+				return nil, err
+			}
+			next.scaledJobs[key] = deleted
+			change.Changed = append(change.Changed, key)
+		default:
+			removed[key] = before
+		}
+	}
+	return removed, nil
 }
 
 // admit makes the object of a ScaledJob that was read from a file.
@@ -164,6 +206,7 @@ func (s *Store) admit(key types.NamespacedName, read *v1alpha1.ScaledJob, file s
 	if sj.Annotations[AnnotationFolder] == "" {
 		metav1.SetMetaDataAnnotation(&sj.ObjectMeta, AnnotationFolder, folder)
 	}
+	r.declare(sj, file)
 	changed, err := r.adopt(sj)
 	if err == nil && changed {
 		err = s.save(key, r)
@@ -230,6 +273,17 @@ func (s *Store) ClusterTriggerAuthentication(
 	return get(s, func(c *content) *v1alpha1.ClusterTriggerAuthentication { return c.clusterAuths[name] },
 		v1alpha1.Group, "clustertriggerauthentications", types.NamespacedName{Name: name})
 }
+
+// ServiceAccountToken returns an error: who a service account is, only a cluster can vouch for.
+func (s *Store) ServiceAccountToken(
+	context.Context, types.NamespacedName, time.Duration,
+) (*authenticationv1.TokenRequestStatus, error) {
+	return nil, errors.New(NoServiceAccounts)
+}
+
+// NoServiceAccounts says why there are no tokens of service accounts.
+const NoServiceAccounts = "one machine has no service accounts, which only a cluster has: " +
+	"give the parameter with secretTargetRef here, or a token in a file"
 
 func get[T any](
 	s *Store, find func(*content) *T, group, resource string, key types.NamespacedName,

@@ -206,6 +206,15 @@ func (s *Store) Watch(ctx context.Context, changed func(Change)) error {
 			settled.Reset(settleTime)
 		}
 	}
+	tell := func(change Change, err error) {
+		switch {
+		case err != nil:
+			s.log.Error("The manifests cannot be put in force; trying again", "error", err)
+			settled.Reset(retryAfter)
+		case len(change.Changed)+len(change.Removed) > 0 || change.References:
+			changed(change)
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -231,14 +240,12 @@ func (s *Store) Watch(ctx context.Context, changed func(Change)) error {
 				settled.Reset(settleTime)
 				continue
 			}
-			if err != nil {
-				s.log.Error("The manifests cannot be put in force; trying again", "error", err)
-				settled.Reset(retryAfter)
-				continue
-			}
-			if len(change.Changed)+len(change.Removed) > 0 || change.References {
-				changed(change)
-			}
+			tell(change, err)
+		case <-s.released:
+			s.mu.RLock()
+			files := s.files
+			s.mu.RUnlock()
+			tell(s.use(s.merged(files)))
 		}
 	}
 }

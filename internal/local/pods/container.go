@@ -18,8 +18,11 @@ const (
 	reasonInitializing = "PodInitializing"
 	reasonConfigError  = "CreateContainerConfigError"
 	reasonCreateError  = "CreateContainerError"
-	reasonCrashLoop    = "CrashLoopBackOff"
 )
+
+// ReasonCrashLoop is the reason of a container that waits to be started again after it has failed. Until it is, its
+// restart count is that of the run before.
+const ReasonCrashLoop = "CrashLoopBackOff"
 
 // container is one container of a Pod over all its runs. Its state is guarded by the Pod's mu.
 type container struct {
@@ -55,7 +58,7 @@ func (c *container) run() bool {
 		}
 		if wait := crashes.next(c.pod.runner.cfg.Clock.Now()); wait > 0 {
 			message := fmt.Sprintf("started again %s after it ended with exit code %d", wait, ended.ExitCode)
-			c.wait(reasonCrashLoop, message)
+			c.wait(ReasonCrashLoop, message)
 			if !c.pod.sleep(wait) {
 				return false
 			}
@@ -151,6 +154,7 @@ func (c *container) start() (*process.Process, error) {
 		LogPath:   cfg.LogPath(c.pod.spec, c.spec.Name, c.restarts),
 		LogLimits: cfg.LogLimits,
 		OnDrop:    func(err error) { c.warn("store the output", err) },
+		Kept:      c.kept(),
 	})
 	if err != nil {
 		return nil, err
@@ -159,6 +163,19 @@ func (c *container) start() (*process.Process, error) {
 		cfg.RecordStart(c.pod.spec, c.spec.Name, running.PID(), running.StartID())
 	}
 	return running, nil
+}
+
+// kept says where the exit status of the run that is about to start is kept; nil for nowhere.
+func (c *container) kept() *process.Kept {
+	cfg := &c.pod.runner.cfg
+	if cfg.Keeper == nil || cfg.ExitPath == nil {
+		return nil
+	}
+	path := cfg.ExitPath(c.pod.spec)
+	if path == "" {
+		return nil
+	}
+	return &process.Kept{Keeper: cfg.Keeper, ExitPath: path, Container: c.spec.Name, Restarts: c.restarts}
 }
 
 func (c *container) environment(env []string) []string {

@@ -20,6 +20,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if process.IsKeeper(os.Args) {
+		os.Exit(process.Keep())
+	}
 	if err := process.BecomeSubreaper(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

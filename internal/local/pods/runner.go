@@ -21,6 +21,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/offboard-dev/offboard/internal/local/logs"
+	"github.com/offboard-dev/offboard/internal/local/process"
 )
 
 // ReportVar is the environment variable that names the file for a container's report, see Config.ReportPath.
@@ -54,6 +55,10 @@ type Config struct {
 	// RecordStart is called when the main process of a container has been started and before anything else is done, so
 	// that process.KillLeftovers can be told of it after a crash. Nil means that nobody needs to know.
 	RecordStart func(pod *corev1.Pod, container string, pid int, startID string)
+	// Keeper, with ExitPath, has exit statuses outlive this program: ExitPath returns the file for those of a Pod, empty
+	// for one that needs none. Nil means that no Pod does.
+	Keeper   *process.Keeper
+	ExitPath func(pod *corev1.Pod) string
 	// Clock is for back-off and deadlines; nil means the real one.
 	Clock clock.WithDelayedExecution
 	// Log is told when a container's output cannot be stored; nil means nobody.

@@ -24,12 +24,13 @@ func gone(pid int) bool {
 }
 
 // Daemons leave the session, and keep the output open.
-func TestDaemonsEndWithTheirContainer(t *testing.T) {
-	t.Parallel()
+func TestDaemonsEndWithTheirContainer(t *testing.T) { eachWay(t, testDaemonsEndWithTheirContainer) }
+
+func testDaemonsEndWithTheirContainer(t *testing.T, w way) {
 	for _, generations := range []int{1, 2, 5} {
 		t.Run(strconv.Itoa(generations), func(t *testing.T) {
 			t.Parallel()
-			spec := script(t, "")
+			spec := w.script(t, "")
 			pidFile := filepath.Join(spec.Dir, "pids")
 			spec.Args = helperArgs(pidFile, strconv.Itoa(generations), "wait")
 			spec.Env = helperEnv("daemon")
@@ -56,14 +57,15 @@ func TestDaemonsEndWithTheirContainer(t *testing.T) {
 	}
 }
 
-func TestDaemonOfALiveContainerStays(t *testing.T) {
-	t.Parallel()
-	spec := script(t, `setsid sleep 1000 & echo $! >&2; (setsid true); while :; do sleep 1; done`)
+func TestDaemonOfALiveContainerStays(t *testing.T) { eachWay(t, testDaemonOfALiveContainerStays) }
+
+func testDaemonOfALiveContainerStays(t *testing.T, w way) {
+	spec := w.script(t, `setsid sleep 1000 & echo $! >&2; (setsid true); while :; do sleep 1; done`)
 	p := start(t, spec)
 	eventually(t, "pid", func() bool { return strings.HasSuffix(output(t, spec), "\n") })
 	pid := pidsIn(t, output(t, spec))[0]
 	for range 50 {
-		wait(t, start(t, script(t, "true")))
+		wait(t, start(t, w.script(t, "true")))
 		process.Sweep()
 	}
 	if gone(pid) {
@@ -78,8 +80,11 @@ func TestDaemonOfALiveContainerStays(t *testing.T) {
 
 // Orphans that have ended must not stay zombies for as long as their container runs.
 func TestOrphansAreReapedWhileTheContainerRuns(t *testing.T) {
-	t.Parallel()
-	spec := script(t, "for i in 1 2 3 4 5 6 7 8 9; do (true &); done; (setsid true &); echo ready; exec sleep 1000")
+	eachWay(t, testOrphansAreReapedWhileTheContainerRuns)
+}
+
+func testOrphansAreReapedWhileTheContainerRuns(t *testing.T, w way) {
+	spec := w.script(t, "for i in 1 2 3 4 5 6 7 8 9; do (true &); done; (setsid true &); echo ready; exec sleep 1000")
 	p := start(t, spec)
 	eventually(t, "ready", func() bool { return output(t, spec) == "ready\n" })
 	eventually(t, "no zombies", func() bool {
@@ -99,8 +104,9 @@ func TestOrphansAreReapedWhileTheContainerRuns(t *testing.T) {
 }
 
 // Children that other parts of the program have started are neither killed nor reaped.
-func TestOthersChildrenAreLeftAlone(t *testing.T) {
-	t.Parallel()
+func TestOthersChildrenAreLeftAlone(t *testing.T) { eachWay(t, testOthersChildrenAreLeftAlone) }
+
+func testOthersChildrenAreLeftAlone(t *testing.T, w way) {
 	for range 20 {
 		short := exec.Command("sh", "-c", "exit 3")
 		long := exec.Command("sleep", "1000")
@@ -110,7 +116,7 @@ func TestOthersChildrenAreLeftAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		wait(t, start(t, script(t, "(setsid sleep 1000 &)")))
+		wait(t, start(t, w.script(t, "(setsid sleep 1000 &)")))
 		process.Sweep()
 		if err := short.Wait(); short.ProcessState.ExitCode() != 3 {
 			t.Errorf("got %v", err)
@@ -125,9 +131,10 @@ func TestOthersChildrenAreLeftAlone(t *testing.T) {
 	}
 }
 
-func TestFullDisk(t *testing.T) {
-	t.Parallel()
-	spec := script(t, "head -c 10000000 /dev/zero; exit 5")
+func TestFullDisk(t *testing.T) { eachWay(t, testFullDisk) }
+
+func testFullDisk(t *testing.T, w way) {
+	spec := w.script(t, "head -c 10000000 /dev/zero; exit 5")
 	spec.LogPath = "/dev/full"
 	exit := wait(t, start(t, spec))
 	if exit.Code != 5 || exit.DroppedBytes != 10000000 || exit.DropError == nil {
@@ -135,11 +142,12 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-func TestManyAtOnce(t *testing.T) {
-	t.Parallel()
+func TestManyAtOnce(t *testing.T) { eachWay(t, testManyAtOnce) }
+
+func testManyAtOnce(t *testing.T, w way) {
 	var wg sync.WaitGroup
 	for i := range 200 {
-		spec := script(t, fmt.Sprintf("echo %d; sleep 1000 & (setsid sleep 1000 &); exit %d", i, i))
+		spec := w.script(t, fmt.Sprintf("echo %d; sleep 1000 & (setsid sleep 1000 &); exit %d", i, i))
 		wg.Go(func() {
 			p, err := process.Start(spec)
 			if err != nil {
@@ -188,14 +196,16 @@ func TestKillLeftovers(t *testing.T) {
 		}
 	}
 	var pids []int
+	// The first one of each must have told that it has started, or it would be ended by doing so to nobody.
 	eventually(t, "all processes", func() bool {
-		var all string
+		var all, told string
 		for _, label := range labels {
 			text, _ := os.ReadFile(filepath.Join(dir, label+".pids"))
-			all += string(text)
+			log, _ := os.ReadFile(filepath.Join(dir, label+".log"))
+			all, told = all+string(text), told+string(log)
 		}
 		pids = pidsIn(t, all)
-		return len(pids) == 6
+		return len(pids) == 6 && strings.Count(told, "started") == 2
 	})
 	if err := syscall.Kill(parent, syscall.SIGKILL); err != nil {
 		t.Fatal(err)

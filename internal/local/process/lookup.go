@@ -164,6 +164,7 @@ func holdsNUL(spec Spec) bool {
 func isTemporary(err error) bool {
 	for _, short := range []error{
 		syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ETXTBSY, syscall.EIO,
+		errNoKeeper,
 	} {
 		if errors.Is(err, short) {
 			return true

@@ -1,6 +1,7 @@
 package process_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -21,6 +22,9 @@ import (
 const helperVar = "OFFBOARD_TEST_HELPER"
 
 func TestMain(m *testing.M) {
+	if process.IsKeeper(os.Args) {
+		os.Exit(process.Keep())
+	}
 	if name := os.Getenv(helperVar); name != "" {
 		if err := helpers[name](os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -40,7 +44,7 @@ func TestMain(m *testing.M) {
 	}
 	first.Wait()
 	before := openDescriptors()
-	code := m.Run()
+	code := runWithKeeper(m)
 	if after := openDescriptors(); code == 0 && len(after) != len(before) {
 		fmt.Fprintf(os.Stderr, "file descriptors leak: %v before the tests, %v after\n", before, after)
 		code = 1
@@ -56,13 +60,34 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// keeper is that of the tests which do not kill theirs.
+var keeper *process.Keeper
+
+func runWithKeeper(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "keeper")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		keeper, err = process.OpenKeeper(context.Background(), filepath.Join(dir, "keeper"))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := m.Run()
+	if err := keeper.Close(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	return code
+}
+
 func openDescriptors() []string {
 	entries, _ := filepath.Glob("/dev/fd/*")
 	return entries
 }
 
 var helpers = map[string]func(args []string) error{
-	"daemon": daemon, "sleeper": sleeper, "parent": parent, "shield": shield,
+	"daemon": daemon, "sleeper": sleeper, "parent": parent, "shield": shield, "keeping": keeping,
 }
 
 // helperArgs is the command of a helper.
@@ -155,6 +180,8 @@ func shield(args []string) error {
 	}
 	cmd := helperCommand(args[0], args[1:]...)
 	cmd.Stdout = os.Stdout
+	// What it leaves behind is the tests' in the end, who reap only what is not of their own session.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err
 	}

@@ -20,8 +20,10 @@ var readBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 // output carries what a container writes from its pipe to its log.
 type output struct {
 	pipe *os.File
-	log  *logs.Writer
-	done chan struct{}
+	// reader is the descriptor of pipe.
+	reader int
+	log    *logs.Writer
+	done   chan struct{}
 }
 
 // newOutput returns the output and the descriptor of the end that the container writes to.
@@ -36,9 +38,10 @@ func newOutput(spec Spec) (*output, int, error) {
 		return nil, 0, err
 	}
 	return &output{
-		pipe: os.NewFile(uintptr(read), "output of "+spec.Label),
-		log:  logs.NewWriter(spec.LogPath, spec.LogLimits, spec.OnDrop),
-		done: make(chan struct{}),
+		pipe:   os.NewFile(uintptr(read), "output of "+spec.Label),
+		reader: read,
+		log:    logs.NewWriter(spec.LogPath, spec.LogLimits, spec.OnDrop),
+		done:   make(chan struct{}),
 	}, write, nil
 }
 

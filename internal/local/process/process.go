@@ -1,6 +1,6 @@
 // Package process runs one container as a session of operating-system processes: it starts the command, keeps its
 // output, ends it with everything it has started, and says how it ended. It also finds and ends what a previous run of
-// this program has left behind after a crash.
+// this program has left behind after a crash, and can have exit statuses outlive such a crash (Keeper).
 //
 // It knows of containers only what is in Spec, and nothing of Pods, Jobs or restarts. It works on Linux and macOS.
 //
@@ -51,6 +51,8 @@ type Spec struct {
 	LogLimits logs.Limits
 	// OnDrop, if not nil, is called once if output must be dropped because the log cannot be written.
 	OnDrop func(error)
+	// Kept, if not nil, has the container's exit status outlive this program.
+	Kept *Kept
 }
 
 // Process is a container that has been started. Its methods may be called from several goroutines.
@@ -58,7 +60,7 @@ type Process struct {
 	id, startID string
 	pid         int
 	startedAt   time.Time
-	waiter      waiter
+	child       child
 	output      *output
 
 	mu     sync.Mutex
@@ -68,6 +70,16 @@ type Process struct {
 
 	exit Exit
 	done chan struct{}
+}
+
+// child is the main process of a container: this program's own child, or that of a Keeper.
+type child interface {
+	// wait returns when it has ended.
+	wait()
+	// signal signals it, or its whole group. It is not called once reap is.
+	signal(s syscall.Signal, group bool)
+	// reap is called when it has ended: it ends what is left of the group, releases its number and returns how it ended.
+	reap() syscall.WaitStatus
 }
 
 var (
@@ -113,16 +125,13 @@ func Start(spec Spec) (*Process, error) {
 	if err != nil {
 		return nil, startError(spec, path, err)
 	}
-	attr := &syscall.ProcAttr{
-		Dir:   spec.Dir,
-		Env:   environment(spec, p.id),
-		Files: []uintptr{stdin.Fd(), uintptr(stdout), uintptr(stdout)},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
-	}
-	err = children.start(p, func() (err error) {
+	env := environment(spec, p.id)
+	err = children.start(p, func() error {
 		p.startedAt = time.Now()
-		p.pid, p.waiter, err = fork(path, spec.Args, attr)
-		return err
+		if spec.Kept != nil {
+			return p.startKept(spec, path, env, stdout, out.reader)
+		}
+		return p.startOwn(spec, path, containerAttr(spec.Dir, env, stdin, stdout))
 	})
 	_ = syscall.Close(stdout) // a pipe: nothing is lost by an error
 	if err != nil {
@@ -130,10 +139,41 @@ func Start(spec Spec) (*Process, error) {
 		return nil, startError(spec, path, err)
 	}
 	p.output = out
-	p.startID = startID(p.pid)
 	go out.pump()
 	go p.watch()
 	return p, nil
+}
+
+func (p *Process) startOwn(spec Spec, path string, attr *syscall.ProcAttr) error {
+	pid, waiter, err := fork(path, spec.Args, attr)
+	if err != nil {
+		return err
+	}
+	p.pid, p.startID, p.child = pid, startID(pid), ownChild{pid, waiter}
+	return nil
+}
+
+func (p *Process) startKept(spec Spec, path string, env []string, stdout, reader int) error {
+	c, err := spec.Kept.Keeper.start(p.id, &startRequest{
+		path: path, dir: spec.Dir, label: spec.Label, args: spec.Args, env: env,
+		exitPath: spec.Kept.ExitPath, container: spec.Kept.Container, restarts: spec.Kept.Restarts,
+		logPath: spec.LogPath, logLimits: spec.LogLimits,
+	}, stdout, reader)
+	if err != nil {
+		return err
+	}
+	p.pid, p.startID, p.child = c.pid, c.startID, c
+	return nil
+}
+
+// containerAttr are the attributes of a container's main process.
+func containerAttr(dir string, env []string, stdin *os.File, stdout int) *syscall.ProcAttr {
+	return &syscall.ProcAttr{
+		Dir:   dir,
+		Env:   env,
+		Files: []uintptr{stdin.Fd(), uintptr(stdout), uintptr(stdout)},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}
 }
 
 // environment is the container's environment with our marks, which come last because programs that show a title in
@@ -181,27 +221,23 @@ func (p *Process) Terminate(grace time.Duration) {
 		return
 	}
 	if grace <= 0 {
-		p.signal(-p.pid, syscall.SIGKILL)
+		p.child.signal(syscall.SIGKILL, true)
 		return
 	}
 	killAt := time.Now().Add(grace)
 	if p.timer == nil {
 		p.killAt = killAt
 		p.timer = time.AfterFunc(grace, func() { p.Terminate(0) })
-		p.signal(p.pid, syscall.SIGTERM)
+		p.child.signal(syscall.SIGTERM, false)
 	} else if killAt.Before(p.killAt) {
 		p.killAt = killAt
 		p.timer.Reset(grace)
 	}
 }
 
-// signal signals the main process, p.pid, or the group, -p.pid. p.mu must be held and the main process not be reaped:
-// only then is the number certain not to be somebody else's. An error says that nobody is there to be signalled.
-func (p *Process) signal(whom int, signal syscall.Signal) { _ = syscall.Kill(whom, signal) }
-
 // watch owns the process from its start to its end.
 func (p *Process) watch() {
-	p.waiter.wait(p.pid)
+	p.child.wait()
 	finished := time.Now()
 	status := p.reap()
 	children.finish(p)
@@ -211,16 +247,39 @@ func (p *Process) watch() {
 	close(p.done)
 }
 
-// reap kills what is left of the group while the dead main process still holds its number, then releases that.
+// reap lets no signal be sent any more, then releases the number of the dead main process.
 func (p *Process) reap() syscall.WaitStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.timer != nil {
 		p.timer.Stop()
 	}
-	p.signal(-p.pid, syscall.SIGKILL)
 	p.reaped = true
-	return waitFor(p.pid)
+	return p.child.reap()
+}
+
+// ownChild is a main process that is this program's child. Until it is reaped, its number is certain not to be somebody
+// else's.
+type ownChild struct {
+	pid    int
+	waiter waiter
+}
+
+func (c ownChild) wait() { c.waiter.wait(c.pid) }
+
+// signal ignores an error, which says that nobody is there to be signalled.
+func (c ownChild) signal(s syscall.Signal, group bool) {
+	whom := c.pid
+	if group {
+		whom = -c.pid
+	}
+	_ = syscall.Kill(whom, s)
+}
+
+// reap kills what is left of the group while the dead main process still holds its number.
+func (c ownChild) reap() syscall.WaitStatus {
+	c.signal(syscall.SIGKILL, true)
+	return waitFor(c.pid)
 }
 
 // statusUnknown is exit code 255: an outcome that nobody knows must not count as a success.

@@ -19,6 +19,40 @@ import (
 
 var path = []string{"PATH=/usr/bin:/bin"}
 
+// ways are how a container can be started: as this program's own child, or with its exit status kept.
+type way bool
+
+const (
+	own  way = false
+	kept way = true
+)
+
+// eachWay runs a test of what must not depend on the way.
+func eachWay(t *testing.T, test func(t *testing.T, w way)) {
+	t.Helper()
+	t.Parallel()
+	for name, w := range map[string]way{"own": own, "kept": kept} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, w)
+		})
+	}
+}
+
+// spec returns the Spec started in this way.
+func (w way) spec(t *testing.T, spec process.Spec) process.Spec {
+	t.Helper()
+	if w == kept {
+		spec.Kept = &process.Kept{Keeper: keeper, ExitPath: filepath.Join(t.TempDir(), "exits"), Container: "main"}
+	}
+	return spec
+}
+
+func (w way) script(t *testing.T, text string) process.Spec {
+	t.Helper()
+	return w.spec(t, script(t, text))
+}
+
 func script(t *testing.T, text string) process.Spec {
 	t.Helper()
 	dir := t.TempDir()
@@ -98,8 +132,9 @@ func pidsIn(t *testing.T, text string) (pids []int) {
 	return pids
 }
 
-func TestExit(t *testing.T) {
-	t.Parallel()
+func TestExit(t *testing.T) { eachWay(t, testExit) }
+
+func testExit(t *testing.T, w way) {
 	for _, test := range []struct {
 		script, reason, signal string
 		code                   int
@@ -114,7 +149,11 @@ func TestExit(t *testing.T) {
 		t.Run(test.script, func(t *testing.T) {
 			t.Parallel()
 			begin := time.Now()
-			exit := wait(t, start(t, script(t, test.script)))
+			spec := w.script(t, test.script)
+			exit := wait(t, start(t, spec))
+			if w == kept {
+				checkRecorded(t, spec, exit)
+			}
 			if exit.Code != test.code || exit.Reason() != test.reason || exit.SignalName() != test.signal {
 				t.Errorf("got %v, reason %s, signal %q", exit, exit.Reason(), exit.SignalName())
 			}
@@ -125,8 +164,9 @@ func TestExit(t *testing.T) {
 	}
 }
 
-func TestOutputKeepsOrderAndBytes(t *testing.T) {
-	t.Parallel()
+func TestOutputKeepsOrderAndBytes(t *testing.T) { eachWay(t, testOutputKeepsOrderAndBytes) }
+
+func testOutputKeepsOrderAndBytes(t *testing.T, w way) {
 	for text, want := range map[string]string{
 		"true":                                   "",
 		"echo a; echo b >&2; echo c; echo d >&2": "a\nb\nc\nd\n",
@@ -139,7 +179,7 @@ func TestOutputKeepsOrderAndBytes(t *testing.T) {
 	} {
 		t.Run(text, func(t *testing.T) {
 			t.Parallel()
-			spec := script(t, text)
+			spec := w.script(t, text)
 			wait(t, start(t, spec))
 			if got := output(t, spec); got != want {
 				t.Errorf("got %q, want %q", got, want)
@@ -148,9 +188,10 @@ func TestOutputKeepsOrderAndBytes(t *testing.T) {
 	}
 }
 
-func TestEnvironmentIsComplete(t *testing.T) {
-	t.Parallel()
-	spec := script(t, "")
+func TestEnvironmentIsComplete(t *testing.T) { eachWay(t, testEnvironmentIsComplete) }
+
+func testEnvironmentIsComplete(t *testing.T, w way) {
+	spec := w.script(t, "")
 	spec.Args = []string{"env"}
 	spec.Env = append([]string{"A=1", process.LabelVar + "=forged"}, path...)
 	spec.Label = "uid-1"
@@ -163,16 +204,20 @@ func TestEnvironmentIsComplete(t *testing.T) {
 }
 
 func TestOnlyStandardDescriptorsAreInherited(t *testing.T) {
-	t.Parallel()
-	spec := script(t, "for fd in /dev/fd/*; do [ -e $fd ] && echo ${fd##*/}; done; true")
+	eachWay(t, testOnlyStandardDescriptorsAreInherited)
+}
+
+func testOnlyStandardDescriptorsAreInherited(t *testing.T, w way) {
+	spec := w.script(t, "for fd in /dev/fd/*; do [ -e $fd ] && echo ${fd##*/}; done; true")
 	wait(t, start(t, spec))
 	if got := output(t, spec); got != "0\n1\n2\n" {
 		t.Errorf("got descriptors %q", got)
 	}
 }
 
-func TestStartErrors(t *testing.T) {
-	t.Parallel()
+func TestStartErrors(t *testing.T) { eachWay(t, testStartErrors) }
+
+func testStartErrors(t *testing.T, w way) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "plain"), "#!/bin/sh\n", 0o600)
 	writeFile(t, filepath.Join(dir, "no-interpreter"), "#!/nowhere/sh\n", 0o700)
@@ -201,7 +246,7 @@ func TestStartErrors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, err := process.Start(test.spec)
+			p, err := process.Start(w.spec(t, test.spec))
 			var failed *process.StartError
 			if !errors.As(err, &failed) {
 				t.Fatalf("got %v, %v", p, err)
@@ -214,8 +259,11 @@ func TestStartErrors(t *testing.T) {
 }
 
 func TestCommandIsLookedUpInTheContainersPATHAndDir(t *testing.T) {
-	t.Parallel()
-	spec := script(t, "")
+	eachWay(t, testCommandIsLookedUpInTheContainersPATHAndDir)
+}
+
+func testCommandIsLookedUpInTheContainersPATHAndDir(t *testing.T, w way) {
+	spec := w.script(t, "")
 	for name, text := range map[string]string{"bin/tool": "#!/bin/sh\necho in PATH", "local": "#!/bin/sh\necho in dir"} {
 		file := filepath.Join(spec.Dir, name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
@@ -233,11 +281,12 @@ func TestCommandIsLookedUpInTheContainersPATHAndDir(t *testing.T) {
 	}
 }
 
-func TestTerminate(t *testing.T) {
-	t.Parallel()
+func TestTerminate(t *testing.T) { eachWay(t, testTerminate) }
+
+func testTerminate(t *testing.T, w way) {
 	ready := func(t *testing.T, text string) *process.Process {
 		t.Helper()
-		spec := script(t, text)
+		spec := w.script(t, text)
 		p := start(t, spec)
 		eventually(t, "ready", func() bool { return strings.Contains(output(t, spec), "ready") })
 		return p
@@ -283,8 +332,9 @@ func TestTerminate(t *testing.T) {
 }
 
 // Whatever a container has started is gone when it is done, and nothing keeps it from being done.
-func TestNothingSurvives(t *testing.T) {
-	t.Parallel()
+func TestNothingSurvives(t *testing.T) { eachWay(t, testNothingSurvives) }
+
+func testNothingSurvives(t *testing.T, w way) {
 	for name, text := range map[string]string{
 		"fork and exit":          "sleep 1000 & echo $!",
 		"ignores signals":        "(trap '' TERM HUP INT; while :; do sleep 1; done) & echo $!",
@@ -295,7 +345,7 @@ func TestNothingSurvives(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			spec := script(t, text)
+			spec := w.script(t, text)
 			wait(t, start(t, spec))
 			for _, pid := range pidsIn(t, output(t, spec)) {
 				if err := syscall.Kill(pid, 0); err == nil {
@@ -335,8 +385,11 @@ func TestGigabyteOfOutputIsBounded(t *testing.T) {
 }
 
 func TestOutputThatCannotBeStoredIsDropped(t *testing.T) {
-	t.Parallel()
-	spec := script(t, "head -c 300000 /dev/zero; exit 5")
+	eachWay(t, testOutputThatCannotBeStoredIsDropped)
+}
+
+func testOutputThatCannotBeStoredIsDropped(t *testing.T, w way) {
+	spec := w.script(t, "head -c 300000 /dev/zero; exit 5")
 	if err := os.WriteFile(spec.LogPath, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"os"
 	"strconv"
 	"syscall"
 	"time"
@@ -64,6 +65,14 @@ func (w waiter) wait(pid int) {
 		}
 	}
 }
+
+// hasEnded would tell whether a child has ended that was not reaped yet; this system does not say.
+func hasEnded(int) bool { return false }
+
+// endWithParent does nothing here: Keeper ends the containers of a keeper that was killed.
+func endWithParent(*syscall.SysProcAttr) {}
+
+func thisProgram() (string, error) { return os.Executable() }
 
 // startID is the time at which the process started, in milliseconds since 1970.
 func startID(pid int) string {

@@ -67,6 +67,15 @@ func ended(pid, options int) bool {
 	}
 }
 
+// hasEnded tells whether a child has ended that was not reaped yet.
+func hasEnded(pid int) bool { return ended(pid, unix.WNOHANG) }
+
+// endWithParent has the kernel end a process when the thread that forks it ends.
+func endWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
+
+// thisProgram is the program that runs here, also when its file was replaced meanwhile.
+func thisProgram() (string, error) { return "/proc/self/exe", nil }
+
 // bootID makes start times of different boots differ.
 var bootID = sync.OnceValue(func() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
