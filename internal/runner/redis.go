@@ -20,8 +20,8 @@ const (
 	lastDelay    = time.Second
 )
 
-// queue is one connection to the list.
-type queue struct {
+// link is one connection to the server of the list.
+type link struct {
 	config config
 	conn   net.Conn
 	r      *bufio.Reader
@@ -29,45 +29,37 @@ type queue struct {
 	passwordUnused bool
 }
 
-// take connects and takes the item at the head of the list; a nil item without an error means that the list is empty.
-// It tries again for as long as patience lasts when the server cannot be reached or is just starting, but never once an
-// item may have been taken. The end of ctx is heeded as long as no item can be taken.
-func take(ctx context.Context, c config, patience time.Duration) (*queue, []byte, error) {
+// reach calls try, which connects, until it succeeds. It goes on for as long as patience lasts when the server cannot
+// be reached or is just starting, but never once an item may have been taken. The end of ctx is heeded between calls.
+func reach(ctx context.Context, c config, patience time.Duration, try func() error) error {
 	deadline := time.Now().Add(patience)
 	for delay := firstDelay; ; delay = min(2*delay, lastDelay) {
-		q, item, err := tryTake(ctx, c)
+		err := try()
 		if err == nil {
-			return q, item, nil
+			return nil
 		}
-		if ctx.Err() != nil {
-			return nil, nil, context.Cause(ctx)
+		if ctx.Err() != nil && !errors.Is(err, errUnknownOutcome) {
+			return context.Cause(ctx)
 		}
 		if !passing(err) || time.Now().Add(delay).After(deadline) {
-			return nil, nil, fmt.Errorf("redis at %s: %w", c.address(), err)
+			return fmt.Errorf("redis at %s: %w", c.address(), err)
 		}
-		select {
-		case <-ctx.Done():
-			return nil, nil, context.Cause(ctx)
-		case <-time.After(delay):
+		if err := pause(ctx, delay); err != nil {
+			return err
 		}
 	}
 }
 
-func tryTake(ctx context.Context, c config) (*queue, []byte, error) {
-	q, err := connect(ctx, c)
-	if err != nil {
-		return nil, nil, err
+// pause waits, or returns why ctx has ended.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
 	}
-	if err := ctx.Err(); err != nil {
-		q.close()
-		return nil, nil, err
-	}
-	item, err := q.do("LPOP", c.list)
-	if err != nil {
-		q.close()
-		return nil, nil, q.explain("take an item from", err)
-	}
-	return q, item, nil
 }
 
 // errUnknownOutcome means that the connection broke while a command was under way.
@@ -83,8 +75,8 @@ func passing(err error) bool {
 	)
 	switch {
 	case errors.As(err, &fromServer):
-		code, _, _ := strings.Cut(string(fromServer), " ")
-		return code == "LOADING" || code == "MASTERDOWN"
+		code := errorCode(err)
+		return code == "LOADING" || code == "MASTERDOWN" || code == "BUSY"
 	case errors.Is(err, errUnknownOutcome), errors.Is(err, errProtocol),
 		errors.As(err, &untrusted), errors.As(err, &fromTLS), errors.As(err, &alert):
 		return false
@@ -93,7 +85,7 @@ func passing(err error) bool {
 }
 
 // connect makes a connection that is ready for commands on the list.
-func connect(ctx context.Context, c config) (*queue, error) {
+func connect(ctx context.Context, c config) (*link, error) {
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", c.address())
 	if err != nil {
@@ -110,34 +102,34 @@ func connect(ctx context.Context, c config) (*queue, error) {
 		}
 		conn = secure
 	}
-	q := &queue{config: c, conn: conn, r: bufio.NewReaderSize(conn, 16<<10)}
-	if err := q.prepare(ctx); err != nil {
-		q.close()
+	l := &link{config: c, conn: conn, r: bufio.NewReaderSize(conn, 16<<10)}
+	if err := l.prepare(ctx); err != nil {
+		l.close()
 		return nil, err
 	}
-	return q, nil
+	return l, nil
 }
 
 // prepare logs in and selects the database. The list is not touched before both have succeeded.
-func (q *queue) prepare(ctx context.Context) error {
-	defer context.AfterFunc(ctx, q.close)()
+func (l *link) prepare(ctx context.Context) error {
+	defer context.AfterFunc(ctx, l.close)()
 	var (
 		request []byte
 		replies []func(error) error
 	)
-	if q.config.user != "" || q.config.password != "" {
+	if l.config.user != "" || l.config.password != "" {
 		login := []string{"AUTH"}
-		if q.config.user != "" {
-			login = append(login, q.config.user)
+		if l.config.user != "" {
+			login = append(login, l.config.user)
 		}
-		request = appendCommand(request, append(login, q.config.password)...)
-		replies = append(replies, q.loggedIn)
+		request = appendCommand(request, append(login, l.config.password)...)
+		replies = append(replies, l.loggedIn)
 	}
-	if q.config.db != 0 {
-		request = appendCommand(request, "SELECT", strconv.Itoa(q.config.db))
+	if l.config.db != 0 {
+		request = appendCommand(request, "SELECT", strconv.Itoa(l.config.db))
 		replies = append(replies, func(err error) error {
 			if err != nil {
-				return fmt.Errorf("select the database %d that REDIS_DB names: %w", q.config.db, err)
+				return fmt.Errorf("select the database %d that REDIS_DB names: %w", l.config.db, err)
 			}
 			return nil
 		})
@@ -145,11 +137,11 @@ func (q *queue) prepare(ctx context.Context) error {
 	if len(replies) == 0 {
 		return nil
 	}
-	if _, err := q.conn.Write(request); err != nil {
+	if _, err := l.conn.Write(request); err != nil {
 		return err
 	}
 	for _, check := range replies {
-		_, err := readReply(q.r)
+		_, err := readReply(l.r)
 		if err := check(err); err != nil {
 			return err
 		}
@@ -157,7 +149,7 @@ func (q *queue) prepare(ctx context.Context) error {
 	return nil
 }
 
-func (q *queue) loggedIn(err error) error {
+func (l *link) loggedIn(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -165,55 +157,60 @@ func (q *queue) loggedIn(err error) error {
 	// with a password in it is meant to work unchanged against a server on a developer's machine.
 	if text := err.Error(); strings.Contains(text, "without any password configured") ||
 		strings.Contains(text, "no password is set") {
-		q.passwordUnused = true
+		l.passwordUnused = true
 		return nil
 	}
-	if q.config.user != "" {
-		return fmt.Errorf("log in as the user %q of REDIS_USER with REDIS_PASSWORD: %w", q.config.user, err)
+	if l.config.user != "" {
+		return fmt.Errorf("log in as the user %q of REDIS_USER with REDIS_PASSWORD: %w", l.config.user, err)
 	}
 	return fmt.Errorf("log in with REDIS_PASSWORD: %w", err)
 }
 
-// giveBack puts an item back to the head of the list.
-func (q *queue) giveBack(item []byte) error {
-	if _, err := q.do("LPUSH", q.config.list, string(item)); err != nil {
-		return q.explain("give the item back to", err)
-	}
-	return nil
-}
+// do sends one command and returns its answer, which is not a list.
+func (l *link) do(args ...string) ([]byte, error) { return ask(l, readReply, args) }
 
-// do sends one command and returns its answer.
-func (q *queue) do(args ...string) ([]byte, error) {
-	if _, err := q.conn.Write(appendCommand(nil, args...)); err != nil {
-		return nil, fmt.Errorf("%w; %w", err, errUnknownOutcome)
+// doAny sends one command and returns its answer of any kind.
+func (l *link) doAny(args ...string) (any, error) { return ask(l, readValue, args) }
+
+func ask[T any](l *link, read func(*bufio.Reader) (T, error), args []string) (T, error) {
+	var none T
+	if _, err := l.conn.Write(appendCommand(nil, args...)); err != nil {
+		return none, fmt.Errorf("%w; %w", err, errUnknownOutcome)
 	}
-	reply, err := readReply(q.r)
+	reply, err := read(l.r)
 	if fromServer := serverError(""); err != nil && !errors.As(err, &fromServer) {
-		return nil, fmt.Errorf("%w; %w", err, errUnknownOutcome)
+		return none, fmt.Errorf("%w; %w", err, errUnknownOutcome)
 	}
 	return reply, err
 }
 
 // explain says what was tried, and what would be right where the server's own words do not.
-func (q *queue) explain(what string, err error) error {
+func (c config) explain(what string, err error) error {
 	advice := ""
-	var fromServer serverError
-	if errors.As(err, &fromServer) {
-		switch code, _, _ := strings.Cut(string(fromServer), " "); code {
-		case "WRONGTYPE":
-			advice = " (REDIS_LIST must name a list)"
-		case "NOAUTH":
-			advice = " (set REDIS_PASSWORD, and REDIS_USER where the server has users)"
-		case "MOVED", "ASK":
-			advice = " (the runner does not follow a Redis Cluster: set REDIS_HOST to the node that holds the list)"
-		case "READONLY":
-			advice = " (set REDIS_HOST to the primary)"
-		}
+	switch code := errorCode(err); {
+	case code == "WRONGTYPE":
+		advice = " (REDIS_LIST must name a list)"
+	case code == "NOAUTH", code != "" && strings.Contains(err.Error(), "unauthenticated"): // of a long command
+		advice = " (set REDIS_PASSWORD, and REDIS_USER where the server has users)"
+	case code == "MOVED", code == "ASK":
+		advice = " (the runner does not follow a Redis Cluster: set REDIS_HOST to the node that holds the list)"
+	case code == "READONLY":
+		advice = " (set REDIS_HOST to the primary)"
 	}
-	return fmt.Errorf("%s the list %q: %w%s", what, q.config.list, err, advice)
+	return fmt.Errorf("%s the list %q: %w%s", what, c.list, err, advice)
 }
 
-func (q *queue) close() { _ = q.conn.Close() }
+// errorCode returns the first word of an error that the server answered with; "" of another error.
+func errorCode(err error) string {
+	var fromServer serverError
+	if !errors.As(err, &fromServer) {
+		return ""
+	}
+	code, _, _ := strings.Cut(string(fromServer), " ")
+	return code
+}
+
+func (l *link) close() { _ = l.conn.Close() }
 
 // patientConn gives each read and each write a time limit of its own, so that a large item may take as long as it needs
 // while a dead server is noticed.

@@ -81,20 +81,22 @@ func TestLogin(t *testing.T) {
 		"database":    {open, []string{"REDIS_DB=3"}, 0, ""},
 		"no database": {open, []string{"REDIS_DB=99"}, 1, "select the database 99 that REDIS_DB names: ERR "},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			began := time.Now()
-			got := runHere(t, test.server.env("none", test.env...), "true")
-			if got.code != test.code || !strings.Contains(got.stderr, test.stderr) || test.stderr == "" && got.stderr != "" {
-				t.Errorf("got %+v, want exit code %d and %q", got, test.code, test.stderr)
-			}
-			if strings.Contains(got.stderr+got.stdout, "hunter2") {
-				t.Errorf("the password is shown: %+v", got)
-			}
-			if took := time.Since(began); test.code != 0 && took > connectPatience {
-				t.Errorf("an error that does not go away was tried again for %v", took)
-			}
-		})
+		for mode, run := range modes {
+			t.Run(name+"/"+mode, func(t *testing.T) {
+				t.Parallel()
+				began := time.Now()
+				got := run(t, test.server.env("none", test.env...), "true")
+				if got.code != test.code || !strings.Contains(got.stderr, test.stderr) || test.stderr == "" && got.stderr != "" {
+					t.Errorf("got %+v, want exit code %d and %q", got, test.code, test.stderr)
+				}
+				if strings.Contains(got.stderr+got.stdout, "hunter2") {
+					t.Errorf("the password is shown: %+v", got)
+				}
+				if took := time.Since(began); test.code != 0 && took > connectPatience {
+					t.Errorf("an error that does not go away was tried again for %v", took)
+				}
+			})
+		}
 	}
 }
 
@@ -188,6 +190,43 @@ func TestStrangeServers(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, tries := answering(t, test.answers...)
+			got := runPop(t, server.env("l"), "true")
+			if got.code != test.code || !strings.Contains(got.stdout+got.stderr, test.output) {
+				t.Errorf("got %+v, want exit code %d and %q", got, test.code, test.output)
+			}
+			if got := tries.Load(); got != test.tries {
+				t.Errorf("%d connections, want %d", got, test.tries)
+			}
+		})
+	}
+	const empty, unknown = "*3\r\n:-1\r\n:0\r\n*0\r\n", "an item that was taken returns by itself within 30s, the lease"
+	for name, test := range map[string]struct {
+		answers []string
+		code    int
+		output  string
+		tries   int64
+	}{
+		"loading":      {[]string{"-LOADING Redis is loading\r\n", empty}, 0, "nothing to do", 2},
+		"busy":         {[]string{"-BUSY Redis is busy\r\n", empty}, 0, "nothing to do", 2},
+		"breaks":       {[]string{""}, 1, unknown, 1},
+		"cut":          {[]string{"*3\r\n:-1\r\n"}, 1, unknown, 1},
+		"other answer": {[]string{"*1\r\n:-1\r\n"}, 1, unknown, 1},
+		"no item":      {[]string{"*3\r\n:-1\r\n:0\r\n*1\r\n*3\r\n$1\r\na\r\n$2\r\n{}\r\n*0\r\n"}, 1, unknown, 1},
+		"http":         {[]string{"HTTP/1.1 400 Bad Request\r\n\r\n"}, 1, "the answer is not of the Redis protocol", 1},
+		"cluster":      {[]string{"-MOVED 1 10.0.0.1:7000\r\n"}, 1, "does not follow a Redis Cluster", 1},
+		"read only":    {[]string{"-READONLY You can't write.\r\n"}, 1, "(set REDIS_HOST to the primary)", 1},
+		"Redis 4": {
+			[]string{"-ERR Error running script (call to f_1): @user_script:51: @user_script: 51: Write commands not allowed " +
+				"after non deterministic commands.\r\n"}, 1, "of Redis 5 or later is needed", 1,
+		},
+		"no scripts": {[]string{"-ERR unknown command 'EVALSHA'\r\n"}, 1, "of Redis 5 or later is needed", 1},
+		"Redis 6 ACL": {
+			[]string{"-ERR The user executing the script can't run this command or subcommand\r\n"}, 1, scriptRights, 1,
+		},
+	} {
+		t.Run("claim/"+name, func(t *testing.T) {
 			t.Parallel()
 			server, tries := answering(t, test.answers...)
 			got := runHere(t, server.env("l"), "true")

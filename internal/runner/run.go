@@ -1,16 +1,12 @@
 package runner
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -18,17 +14,30 @@ import (
 // number of the signal that ended it, as shells do.
 const (
 	ExitOK          = 0   // also when the list is empty
-	ExitFailure     = 1   // Redis cannot be used
+	ExitFailure     = 1   // Redis cannot be used, or the item was lost to somebody else while the command ran
 	ExitUsage       = 2   // the call or a variable is wrong
 	ExitCannotStart = 126 // the command exists and cannot be started
 	ExitNotFound    = 127 // the command does not exist
 	exitSignal      = 128
 )
 
+// Exit codes by which the command says what is to become of its item, as in sysexits.h; see [Help].
+const (
+	ExitDataError   = 65 // EX_DATAERR: the item can never be done
+	ExitTempFailure = 75 // EX_TEMPFAIL: later
+)
+
 const (
 	// ItemVariable is the variable of the command's environment that holds the item.
 	ItemVariable = "OFFBOARD_ITEM"
+	// IDVariable holds the item's id. When it is in the runner's own environment, the Job was handed its item.
+	IDVariable = "OFFBOARD_ITEM_ID"
+	// AttemptVariable holds the number of the item's attempt, from 1.
+	AttemptVariable = "OFFBOARD_ATTEMPT"
+	// FileVariable holds the path of a file with the item, in a Job that was handed its item as a file.
+	FileVariable = "OFFBOARD_ITEM_FILE"
 	// ReportVariable is the variable of the runner's own environment that names the file to which it reports the item.
+	// Without it, the runner reports in the termination message of its container, see ReportedItem.
 	ReportVariable = "OFFBOARD_REPORT"
 	// MaxItemVariable is the size in bytes up to which an item is put into a variable. Linux takes 128 KiB for a
 	// variable with its name, and the others need some room too.
@@ -39,10 +48,7 @@ const (
 	connectPatience = 5 * time.Second
 )
 
-// Usage is the short help that goes with an error of usage.
-const Usage = "usage: offboard runner -- COMMAND [ARG...]"
-
-// Options are what Run works with.
+// Options are what Run works with. Flags sets the defaults of those that are flags.
 type Options struct {
 	// Command is the command and its arguments.
 	Command []string
@@ -51,8 +57,23 @@ type Options struct {
 	// Stdout and Stderr are the command's and the runner's own. With an *os.File the command writes to it directly.
 	Stdout, Stderr io.Writer
 
+	// Pop takes the item with LPOP, without a claim. The others are without effect then, and must have their defaults.
+	Pop bool
+	// Lease is how long the claim of an item lasts when the runner cannot renew it, a second or more.
+	Lease time.Duration
+	// Attempts is how many attempts of an item may fail before it is buried, 1 or more.
+	Attempts int
+	// Backoff is how long an item waits after its first failure; 0 puts it back to the head of the list at once.
+	Backoff time.Duration
+	// Wait is how long to wait for an item that is held by others or put off, when there is no other.
+	Wait time.Duration
+
 	// patience replaces the time for which Redis may be unreachable at first; zero means the usual.
 	patience time.Duration
+	// settleMore replaces for how long a settlement is tried after the end of the lease; zero means the usual.
+	settleMore time.Duration
+	// terminationLog replaces the file of that name; empty means the usual.
+	terminationLog string
 }
 
 // Run takes one item, runs the command with it and returns the exit code for the process. It catches the signals of the
@@ -83,155 +104,66 @@ func (r *run) complain(err error) {
 	}
 }
 
-func (r *run) getenv(name string) string {
+// lookup returns a variable of the environment, and whether it is set.
+func (r *run) lookup(name string) (value string, set bool) {
 	// The last one counts, as in os/exec.
 	for i := len(r.Environ) - 1; i >= 0; i-- {
 		if value, found := strings.CutPrefix(r.Environ[i], name+"="); found {
-			return value
+			return value, true
 		}
 	}
-	return ""
+	return "", false
+}
+
+func (r *run) getenv(name string) string {
+	value, _ := r.lookup(name)
+	return value
 }
 
 func (r *run) run(signals *signals) (int, error) {
 	if len(r.Command) == 0 {
 		return ExitUsage, errors.New("the command to run is missing")
 	}
-	c, err := newConfig(r.getenv)
-	if err != nil {
+	if err := r.validate(); err != nil {
 		return ExitUsage, err
+	}
+	handed := r.getenv(IDVariable) != ""
+	var c config
+	if !handed {
+		var err error
+		if c, err = newConfig(r.getenv); err != nil {
+			return ExitUsage, err
+		}
 	}
 	// Before an item is taken, everything is checked that can be, so that there is seldom one to give back.
 	path, err := exec.LookPath(r.Command[0])
-	if err != nil {
+	switch {
+	case err != nil && handed:
+		return startCode(err), fmt.Errorf("the command cannot be run: %w", err)
+	case err != nil:
 		return startCode(err), fmt.Errorf("no item was taken, because the command cannot be run: %w", err)
+	case handed:
+		return r.handed(path, signals)
 	}
 	if r.patience == 0 {
 		r.patience = connectPatience
 	}
-
 	r.say("trying to get a single job from the list %q at %s", c.list, c.address())
-	q, item, err := take(signals.untilEnd, c, r.patience)
-	if end := (endSignal)(0); errors.As(err, &end) {
-		return exitSignal + int(end), fmt.Errorf("%w: no item was taken", err)
+	if r.Pop {
+		return r.pop(path, c, signals)
 	}
-	if err != nil {
-		return ExitFailure, err
-	}
-	defer q.close()
-	if q.passwordUnused {
-		r.complain(fmt.Errorf("redis at %s needs no password: REDIS_PASSWORD is not used", c.address()))
-	}
-	if item == nil {
-		r.say("nothing to do")
-		return ExitOK, nil
-	}
-	if end := (endSignal)(0); errors.As(context.Cause(signals.untilEnd), &end) {
-		return exitSignal + int(end), r.giveBack(q, item, end)
-	}
-	signals.starting.Store(true)
-	cmd, input, err := r.start(path, item)
-	if err != nil {
-		return startCode(err), r.giveBack(q, item, fmt.Errorf("start the command: %w", err))
-	}
-	q.close()
-	return r.finish(cmd, input, item, signals)
+	return r.claim(path, c, signals)
 }
 
-// start starts the command with the item and returns the writing end of its standard input.
-func (r *run) start(path string, item []byte) (*exec.Cmd, io.WriteCloser, error) {
-	env := r.environment()
-	switch {
-	case bytes.IndexByte(item, 0) >= 0:
-		r.say("took an item of %d bytes with NUL: it is on standard input only, not in %s", len(item), ItemVariable)
-	case len(item) > MaxItemVariable:
-		r.say("took a large item of %d bytes: it is on standard input only, not in %s", len(item), ItemVariable)
-	default:
-		r.say("took an item of %d bytes", len(item))
-		env = append(env, ItemVariable+"="+string(item))
-	}
-	cmd := &exec.Cmd{Path: path, Args: r.Command, Stdout: r.Stdout, Stderr: r.Stderr, Env: env}
-	input, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	r.report(item)
-	if err := cmd.Start(); err != nil {
-		return nil, nil, err
-	}
-	return cmd, input, nil
+// stopped tells whether a signal asked for the end before there was a command to take it.
+func stopped(ctx context.Context) (end endSignal, is bool) {
+	is = errors.As(context.Cause(ctx), &end)
+	return end, is
 }
 
-// environment returns the command's environment without the item. Of what the runner was given it holds all but the
-// variables that are meant for the runner itself.
-func (r *run) environment() []string {
-	env := make([]string, 0, len(r.Environ)+1)
-	for _, entry := range r.Environ {
-		if name, _, _ := strings.Cut(entry, "="); name != ItemVariable && name != ReportVariable {
-			env = append(env, entry)
-		}
+// noteUnusedPassword says that a password is not needed, when one was given.
+func (r *run) noteUnusedPassword(l *link) {
+	if l.passwordUnused {
+		r.complain(fmt.Errorf("redis at %s needs no password: REDIS_PASSWORD is not used", l.config.address()))
 	}
-	return env
-}
-
-// report tells the owner of the Job which item it is. Nothing depends on it, so its failure is no error.
-func (r *run) report(item []byte) {
-	if file := r.getenv(ReportVariable); file != "" {
-		_ = os.WriteFile(file, item[:min(len(item), MaxReport)], 0o600)
-	}
-}
-
-// giveBack puts the item back to the head of the list because of reason, and returns the error to show.
-func (r *run) giveBack(q *queue, item []byte, reason error) error {
-	err := q.giveBack(item)
-	if err != nil {
-		// The connection may have broken in the meantime. An item twice is better than an item lost.
-		again, connectErr := connect(context.Background(), q.config)
-		if connectErr != nil {
-			err = errors.Join(err, connectErr)
-		} else {
-			err = again.giveBack(item)
-			again.close()
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("%w\n%w\nthe item could not be given back to the list and is in this message only: %q",
-			reason, err, item)
-	}
-	if file := r.getenv(ReportVariable); file != "" {
-		_ = os.Remove(file)
-	}
-	return fmt.Errorf("%w: the item was given back to the head of the list", reason)
-}
-
-// finish feeds the command its input, passes signals on, waits for its end and returns its exit code.
-func (r *run) finish(cmd *exec.Cmd, input io.WriteCloser, item []byte, signals *signals) (int, error) {
-	fed := make(chan struct{})
-	go func() {
-		defer close(fed)
-		// A command may close its input or end without reading it; that is its own affair.
-		_, _ = input.Write(item)
-		_ = input.Close()
-	}()
-	passing := signals.passTo(cmd.Process)
-	// Wait closes the pipe, which ends the feeding even if a process that the command has left holds the other end.
-	err := cmd.Wait()
-	passing.stop()
-	<-fed
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		return ExitFailure, fmt.Errorf("wait for the command: %w", err)
-	}
-	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return exitSignal + int(status.Signal()), nil
-	}
-	return cmd.ProcessState.ExitCode(), nil
-}
-
-// startCode returns the exit code for a command that cannot be started.
-func startCode(err error) int {
-	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		return ExitNotFound
-	}
-	return ExitCannotStart
 }

@@ -3,10 +3,14 @@ package runner
 import (
 	"bytes"
 	"crypto/rand"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,7 +34,9 @@ func newOptions(t *testing.T, env []string, command ...string) Options {
 		}
 		return f
 	}
-	return Options{Command: command, Environ: env, Stdout: file(), Stderr: file()}
+	o := Options{Command: command, Environ: env, Stdout: file(), Stderr: file()}
+	o.Flags()
+	return o
 }
 
 func runOptions(t *testing.T, o Options) outcome {
@@ -53,15 +59,31 @@ func runHere(t *testing.T, env []string, command ...string) outcome {
 	return runOptions(t, newOptions(t, env, command...))
 }
 
+// runPop runs a runner in the test's process that pops its item.
+func runPop(t *testing.T, env []string, command ...string) outcome {
+	t.Helper()
+	o := newOptions(t, env, command...)
+	o.Pop = true
+	return runOptions(t, o)
+}
+
+// modes are the two ways to take an item, for tests of what they have in common.
+var modes = map[string]func(*testing.T, []string, ...string) outcome{"claim": runHere, "pop": runPop}
+
 // process returns a runner that is a process of its own, not yet started.
 func process(t *testing.T, env []string, command ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
+	t.Helper()
+	return processWith(t, env, nil, command...)
+}
+
+func processWith(t *testing.T, env, flags []string, command ...string) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, command...)
+	cmd := exec.Command(self, slices.Concat(flags, []string{"--"}, command)...)
 	cmd.Env = append(env, asRunner+"=1")
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	return cmd, &stdout, &stderr
@@ -78,30 +100,43 @@ func TestTakesOneItemFromTheHead(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, redistest.Options{})
 	server.Do("RPUSH", "usertask", `{"user": 1}`, `{"user": 2}`, `{"user": 3}`)
-	got := runHere(t, server.env("usertask"), "sh", "-c", `printf '%s|%s' "$(cat)" "$OFFBOARD_ITEM"`)
-	want := "offboard runner: trying to get a single job from the list \"usertask\" at 127.0.0.1:" + server.port + "\n" +
-		"offboard runner: took an item of 11 bytes\n" + `{"user": 1}|{"user": 1}`
-	if got.code != 0 || got.stdout != want || got.stderr != "" {
-		t.Errorf("got %+v, want the output %q", got, want)
-	}
-	if left := server.text(t, "LLEN", "usertask"); left != "2" {
-		t.Errorf("%s items left, want 2", left)
-	}
-	if head := server.text(t, "LINDEX", "usertask", "0"); head != `{"user": 2}` {
-		t.Errorf("the head is %s", head)
+	for i, mode := range []string{"claim", "pop"} {
+		item := fmt.Sprintf(`{"user": %d}`, i+1)
+		got := modes[mode](t, server.env("usertask"), "sh", "-c", `printf '%s|%s\n' "$(cat)" "$OFFBOARD_ITEM"`)
+		want := "offboard runner: trying to get a single job from the list \"usertask\" at 127.0.0.1:" + server.port + "\n" +
+			"offboard runner: took an item of 11 bytes\n" + item + "|" + item + "\n"
+		stdout, result := got.stdout, ""
+		if mode == "claim" {
+			lines := strings.SplitAfter(got.stdout, "\n")
+			stdout, result = strings.Join(lines[:max(0, len(lines)-2)], ""), lines[max(0, len(lines)-2)]
+			if !regexp.MustCompile(`^offboard runner: item [0-9a-f]{16} attempt 1: done in [0-9.]+m?s\n$`).MatchString(result) {
+				t.Errorf("the result is %q", result)
+			}
+		}
+		if got.code != 0 || stdout != want || got.stderr != "" {
+			t.Errorf("%s: got %+v, want the output %q", mode, got, want)
+		}
+		if left := server.text(t, "LLEN", "usertask"); left != strconv.Itoa(2-i) {
+			t.Errorf("%s: %s items left, want %d", mode, left, 2-i)
+		}
+		if head, want := server.text(t, "LINDEX", "usertask", "0"), fmt.Sprintf(`{"user": %d}`, i+2); head != want {
+			t.Errorf("%s: the head is %s, want %s", mode, head, want)
+		}
 	}
 }
 
 func TestEmptyList(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, redistest.Options{})
-	mark := filepath.Join(t.TempDir(), "mark")
-	got := runHere(t, server.env("usertask"), "touch", mark)
-	if got.code != 0 || !strings.HasSuffix(got.stdout, "nothing to do\n") || got.stderr != "" {
-		t.Errorf("got %+v", got)
-	}
-	if _, err := os.Stat(mark); !os.IsNotExist(err) {
-		t.Error("the command was run")
+	for mode, run := range modes {
+		mark := filepath.Join(t.TempDir(), "mark")
+		got := run(t, server.env("usertask"), "touch", mark)
+		if got.code != 0 || !strings.HasSuffix(got.stdout, "nothing to do\n") || got.stderr != "" {
+			t.Errorf("%s: got %+v", mode, got)
+		}
+		if _, err := os.Stat(mark); !os.IsNotExist(err) {
+			t.Errorf("%s: the command was run", mode)
+		}
 	}
 }
 
@@ -124,32 +159,40 @@ func TestItemsOfAnyBytes(t *testing.T) {
 		"largest":       {bytes.Repeat([]byte("x"), MaxItemVariable), true, ""},
 		"too large":     {bytes.Repeat([]byte("x"), MaxItemVariable+1), false, "took a large item of 98305 bytes: "},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			server.Do("RPUSH", name, string(test.item))
-			dir := t.TempDir()
-			got := runHere(t, server.env(name, "OFFBOARD_ITEM=old", "DIR="+dir, "OFFBOARD_REPORT="+dir+"/report"),
-				"sh", "-c", `cat >"$DIR/stdin"; env -0 >"$DIR/env"`)
-			if got.code != 0 || !strings.Contains(got.stdout, test.said) {
-				t.Fatalf("got %+v", got)
-			}
-			if stdin := read(t, dir, "stdin"); !bytes.Equal(stdin, test.item) {
-				t.Errorf("standard input differs: %d bytes, want %d", len(stdin), len(test.item))
-			}
-			env := "\x00" + string(read(t, dir, "env"))
-			if strings.Contains(env, "\x00OFFBOARD_ITEM=") != test.inEnv {
-				t.Errorf("OFFBOARD_ITEM is set: %v, want %v", !test.inEnv, test.inEnv)
-			}
-			if test.inEnv && !strings.Contains(env, "\x00OFFBOARD_ITEM="+string(test.item)+"\x00") {
-				t.Error("OFFBOARD_ITEM differs")
-			}
-			if strings.Contains(env, "\x00OFFBOARD_REPORT=") {
-				t.Error("the command was given OFFBOARD_REPORT")
-			}
-			if report := read(t, dir, "report"); !bytes.Equal(report, test.item[:min(MaxReport, len(test.item))]) {
-				t.Errorf("the report has %d bytes", len(report))
-			}
-		})
+		for mode, run := range modes {
+			t.Run(name+"/"+mode, func(t *testing.T) {
+				t.Parallel()
+				name := name + mode
+				server.Do("RPUSH", name, string(test.item))
+				dir := t.TempDir()
+				got := run(t, server.env(name, "OFFBOARD_ITEM=old", "OFFBOARD_ITEM_FILE=old", "OFFBOARD_ATTEMPT=9", "DIR="+dir, "OFFBOARD_REPORT="+dir+"/report"),
+					"sh", "-c", `cat >"$DIR/stdin"; env -0 >"$DIR/env"`)
+				if got.code != 0 || !strings.Contains(got.stdout, test.said) {
+					t.Fatalf("got %+v", got)
+				}
+				if stdin := read(t, dir, "stdin"); !bytes.Equal(stdin, test.item) {
+					t.Errorf("standard input differs: %d bytes, want %d", len(stdin), len(test.item))
+				}
+				env := "\x00" + string(read(t, dir, "env"))
+				if strings.Contains(env, "\x00OFFBOARD_ITEM=") != test.inEnv {
+					t.Errorf("OFFBOARD_ITEM is set: %v, want %v", !test.inEnv, test.inEnv)
+				}
+				if test.inEnv && !strings.Contains(env, "\x00OFFBOARD_ITEM="+string(test.item)+"\x00") {
+					t.Error("OFFBOARD_ITEM differs")
+				}
+				if strings.Contains(env, "\x00OFFBOARD_REPORT=") || strings.Contains(env, "\x00OFFBOARD_ITEM_FILE=") {
+					t.Error("the command was given what is not for it")
+				}
+				claimed := mode == "claim"
+				if regexp.MustCompile("\x00OFFBOARD_ITEM_ID=[0-9a-f]{16}\x00").MatchString(env) != claimed ||
+					strings.Contains(env, "\x00OFFBOARD_ATTEMPT=1\x00") != claimed || strings.Contains(env, "ATTEMPT=9") {
+					t.Errorf("the variables of a claim are wrong: %.500q", env)
+				}
+				if report := read(t, dir, "report"); !bytes.Equal(report, test.item[:min(MaxReport, len(test.item))]) {
+					t.Errorf("the report has %d bytes", len(report))
+				}
+			})
+		}
 	}
 }
 
@@ -168,9 +211,11 @@ func TestExitCodes(t *testing.T) {
 	for script, want := range map[string]int{
 		"exit 0": 0, "exit 3": 3, "exit 255": 255, "kill -9 $$": 137, "kill -TERM $$": 143,
 	} {
-		server.Do("RPUSH", "l", "a")
-		if got := runHere(t, server.env("l"), "sh", "-c", script); got.code != want || got.stderr != "" {
-			t.Errorf("%s: got %+v, want exit code %d", script, got, want)
+		for mode, run := range modes {
+			server.Do("RPUSH", "l", "a")
+			if got := run(t, server.env("l"), "sh", "-c", script); got.code != want || got.stderr != "" {
+				t.Errorf("%s: %s: got %+v, want exit code %d", mode, script, got, want)
+			}
 		}
 	}
 }
@@ -211,21 +256,24 @@ func TestCommandThatCannotBeStarted(t *testing.T) {
 		"no program":     {file("garbage", "\x00\x01", 0o700), ExitCannotStart, "was given back to the head of the list"},
 		"no interpreter": {file("lost", "#!/no/such/sh\n", 0o700), ExitNotFound, "was given back to the head of the list"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			server.Do("RPUSH", name, "first", "second")
-			report := filepath.Join(t.TempDir(), "report")
-			got := runHere(t, server.env(name, "OFFBOARD_REPORT="+report), test.command)
-			if got.code != test.code || !strings.Contains(got.stderr, test.stderr) {
-				t.Errorf("got %+v, want exit code %d and %q", got, test.code, test.stderr)
-			}
-			if head, n := server.text(t, "LINDEX", name, "0"), server.text(t, "LLEN", name); head != "first" || n != "2" {
-				t.Errorf("%s items with the head %s are left", n, head)
-			}
-			if _, err := os.Stat(report); !os.IsNotExist(err) {
-				t.Error("an item is reported that was not run")
-			}
-		})
+		for mode, run := range modes {
+			t.Run(name+"/"+mode, func(t *testing.T) {
+				t.Parallel()
+				name := name + mode
+				server.Do("RPUSH", name, "first", "second")
+				report := filepath.Join(t.TempDir(), "report")
+				got := run(t, server.env(name, "OFFBOARD_REPORT="+report), test.command)
+				if got.code != test.code || !strings.Contains(got.stderr, test.stderr) {
+					t.Errorf("got %+v, want exit code %d and %q", got, test.code, test.stderr)
+				}
+				if head, n := server.text(t, "LINDEX", name, "0"), server.text(t, "LLEN", name); head != "first" || n != "2" {
+					t.Errorf("%s items with the head %s are left", n, head)
+				}
+				if _, err := os.Stat(report); !os.IsNotExist(err) {
+					t.Error("an item is reported that was not run")
+				}
+			})
+		}
 	}
 }
 
@@ -236,7 +284,7 @@ func TestItemThatCannotBeGivenBackIsShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	server, _ := answering(t, "$3\r\na\"b\r\n", "-OOM no memory\r\n")
-	got := runHere(t, server.env("l"), garbage)
+	got := runPop(t, server.env("l"), garbage)
 	if got.code != ExitCannotStart || !strings.Contains(got.stderr, `in this message only: "a\"b"`) ||
 		!strings.Contains(got.stderr, "OOM no memory") {
 		t.Errorf("got %+v", got)
@@ -247,10 +295,12 @@ func TestWrongType(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, redistest.Options{})
 	server.Do("SET", "l", "text")
-	got := runHere(t, server.env("l"), "true")
-	if got.code != ExitFailure || !strings.Contains(got.stderr, `take an item from the list "l": WRONGTYPE`) ||
-		!strings.Contains(got.stderr, "(REDIS_LIST must name a list)") {
-		t.Errorf("got %+v", got)
+	for mode, run := range modes {
+		got := run(t, server.env("l"), "true")
+		if got.code != ExitFailure || !strings.Contains(got.stderr, `take an item from the list "l": `) ||
+			!strings.Contains(got.stderr, "WRONGTYPE") || !strings.Contains(got.stderr, "(REDIS_LIST must name a list)") {
+			t.Errorf("%s: got %+v", mode, got)
+		}
 	}
 }
 
@@ -389,7 +439,7 @@ func TestSignalWhileTheItemIsTaken(t *testing.T) {
 	}()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	o := newOptions(t, target{port}.env("l"), "true")
-	o.patience = time.Second
+	o.patience, o.Pop = time.Second, true
 	code, err := (&run{o}).run(signals)
 	if want := "stopped by SIGTERM: the item was given back to the head of the list"; code != 143 || err.Error() != want {
 		t.Errorf("got %d, %v, want 143, %s", code, err, want)
@@ -433,7 +483,7 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 		t.Fatal(err)
 	}
 	// As nohup does it.
-	cmd := exec.Command("sh", "-c", `trap '' HUP; exec "$0" sh -c 'kill -HUP $PPID; kill -HUP $$; exit 5'`, self)
+	cmd := exec.Command("sh", "-c", `trap '' HUP; exec "$0" -- sh -c 'kill -HUP $PPID; kill -HUP $$; exit 5'`, self)
 	cmd.Env = server.env("l", asRunner+"=1")
 	_ = cmd.Run()
 	if code := cmd.ProcessState.ExitCode(); code != 5 {

@@ -36,6 +36,8 @@ type signals struct {
 	// cannot be passed on yet. early is read once watching has stopped.
 	starting atomic.Bool
 	early    []syscall.Signal
+	// asked tells that a signal has asked for the end, before there was a command or since.
+	asked atomic.Bool
 }
 
 // catch begins to catch signals. Those that the runner was started to ignore, as under nohup, stay ignored, for the
@@ -51,7 +53,7 @@ func catch() *signals {
 	signal.Notify(s.brokenPipe, syscall.SIGPIPE)
 	s.watching = s.watch(func(sig syscall.Signal) {
 		switch {
-		case sig != syscall.SIGUSR1 && sig != syscall.SIGUSR2:
+		case s.asksForTheEnd(sig):
 			s.end(endSignal(sig))
 		case s.starting.Load():
 			s.early = append(s.early, sig)
@@ -60,10 +62,20 @@ func catch() *signals {
 	return s
 }
 
+// asksForTheEnd tells, and notes, whether the signal does.
+func (s *signals) asksForTheEnd(sig syscall.Signal) bool {
+	if sig == syscall.SIGUSR1 || sig == syscall.SIGUSR2 {
+		return false
+	}
+	s.asked.Store(true)
+	return true
+}
+
 // passTo passes signals on to the process from now on, also one that came while it was being started.
 func (s *signals) passTo(process *os.Process) *watching {
 	s.watching.stop()
 	pass := func(sig syscall.Signal) {
+		s.asksForTheEnd(sig)
 		if !fromTerminal(sig) {
 			// An error means that the process has ended.
 			_ = process.Signal(sig)
