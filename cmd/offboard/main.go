@@ -5,25 +5,16 @@ import (
 	"context"
 	"os"
 
+	_ "github.com/offboard-dev/offboard/cmd/offboard/early" // `offboard runner` and the keeper
 	"github.com/offboard-dev/offboard/internal/cli"
-	"github.com/offboard-dev/offboard/internal/runner"
 )
 
 // version is set by the linker.
 var version string
 
 func main() {
-	os.Exit(run())
-}
-
-func run() int {
-	// The runner starts once per item, so it does not wait for the commands to be put together.
-	if args := os.Args[1:]; len(args) >= 2 && args[0] == "runner" && args[1] == "--" {
-		return runner.Run(runner.Options{
-			Command: args[2:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr,
-		})
-	}
-	return cli.Execute(context.Background(), cli.Options{
-		Version: version, Args: os.Args[1:], Environ: os.Environ(), In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
-	})
+	os.Exit(cli.Execute(context.Background(), cli.Options{
+		Version: version, Program: os.Args[0], Args: os.Args[1:], Environ: os.Environ(),
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+	}))
 }

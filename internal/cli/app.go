@@ -15,14 +15,15 @@ import (
 	"github.com/fatih/color"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
-
-	"github.com/offboard-dev/offboard/internal/control"
 )
 
 // Options are what the process gives to the command line.
 type Options struct {
 	// Version is the version of the program, as a release names it; empty in a plain `go build`.
 	Version string
+	// Program is the name by which the program was called, as of os.Args[0]; empty means offboard. Called
+	// kubectl-offboard it is a plugin of kubectl, and called kubectl_complete-offboard it completes that.
+	Program string
 	// Args are the arguments after the program's name.
 	Args []string
 	// Environ is the environment, as of os.Environ.
@@ -41,6 +42,9 @@ func Execute(ctx context.Context, o Options) int {
 	if a.now == nil {
 		a.now = time.Now
 	}
+	if a.program() == completionName {
+		a.Args = append([]string{cobra.ShellCompRequestCmd}, a.Args...)
+	}
 	root := a.root()
 	err := root.ExecuteContext(ctx)
 	var code exitCode
@@ -50,7 +54,7 @@ func Execute(ctx context.Context, o Options) int {
 	case errors.As(err, &code): // the command has said what is wrong
 		return int(code)
 	}
-	_, _ = fmt.Fprintf(o.Err, "offboard: %s\n", safeText(err.Error()))
+	_, _ = fmt.Fprintf(o.Err, "%s: %s\n", a.name(), safeText(err.Error()))
 	return codeOf(err)
 }
 
@@ -89,17 +93,6 @@ func (a *app) dataDir() (string, error) {
 	}
 	return "", usageErrorf("there is no data folder, because HOME is not set: " +
 		"name one with --data-dir or the variable OFFBOARD_DATA_DIR")
-}
-
-// withClient calls do with a client of the running `offboard up`.
-func (a *app) withClient(do func(client *control.Client) error) error {
-	dataDir, err := a.dataDir()
-	if err != nil {
-		return err
-	}
-	client := control.NewClient(dataDir)
-	defer client.Close()
-	return do(client)
 }
 
 // isTerminal tells whether a stream is one.

@@ -28,6 +28,11 @@ func TestDecide(t *testing.T) {
 		`{"triggers":[{"value":1,"target":"\u001b[2J"}]}`,
 		`{"maxReplicaCount":-1,"minReplicaCount":-1}`,
 		`  {"triggers":[{"value":6,"target":1,"active":true}]}  `,
+		`{"triggers":[{"name":"a","value":6},{"name":"b","value":1}],"advanced":{"scalingModifiers":{"formula":"a - b","target":"2"}}}`,
+		`{"triggers":[{"name":"a","value":6}],"advanced":{"scalingModifiers":{"formula":"a - bb","target":"2"}}}`,
+		`{"triggers":[{"name":"a","failures":1}],"advanced":{"scalingModifiers":{"formula":"a","target":"2"}}}`,
+		`{"running":1,"runningBefore":4,"triggers":[{"failures":2}],"fallback":{"failureThreshold":1,"replicas":2,"behavior":"currentReplicas"}}`,
+		`{"triggers":[{"failures":-1}],"fallback":{"failureThreshold":-1,"replicas":-2,"behavior":"never"},"runningBefore":-1}`,
 	}, "\n")
 	golden(t, "decide", execute(t, "", input, "decide"))
 	if got := execute(t, "", "", "decide"); got != (result{}) {
@@ -148,8 +153,8 @@ func TestNotRunning(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	want := result{exitUnavailable, "", "offboard: offboard up is not running (no socket at " + dir +
-		"/control.sock); start it with: offboard up -f DIR\n"}
-	for _, args := range [][]string{{"get"}, {"jobs"}, {"logs", "x"}, {"push", "q", "a"}, {"get", "--watch"}} {
+		"/control.sock); start it with: offboard up -f DIR; or name a cluster with --kubeconfig FILE\n"}
+	for _, args := range [][]string{{"get"}, {"jobs"}, {"logs", "x"}, {"push", "q", "a"}, {"get", "--watch"}, {"pause", "a"}} {
 		if got := execute(t, dir, "", args...); got != want {
 			t.Errorf("%q: got %+v, want %+v", args, got, want)
 		}

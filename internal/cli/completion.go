@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/offboard-dev/offboard/internal/control"
+	"github.com/offboard-dev/offboard/internal/kube/backend"
 )
 
 // completionTimeout bounds how long a Tab key may take.
@@ -23,14 +23,14 @@ func complete(cmd *cobra.Command, flag string, function completer) {
 	}
 }
 
-// completeFrom completes with names that the running `offboard up` knows. Without one there are none.
-func (a *app) completeFrom(names func(context.Context, *control.Client) ([]string, error)) completer {
+// completeFrom completes with names that the target knows. Without one there are none.
+func (a *app) completeFrom(w *where, names func(context.Context, *target, string) ([]string, error)) completer {
 	return func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 		defer cancel()
 		var found []string
-		err := a.withClient(func(client *control.Client) (err error) {
-			found, err = names(ctx, client)
+		err := a.withTarget(ctx, w, backend.Need{}, func(t *target) (err error) {
+			found, err = names(ctx, t, w.namespace)
 			return err
 		})
 		if err != nil {
@@ -43,41 +43,34 @@ func (a *app) completeFrom(names func(context.Context, *control.Client) ([]strin
 	}
 }
 
-// namespaceVar adds the flag -n with its completion.
-func (a *app) namespaceVar(cmd *cobra.Command, namespace *string) {
-	cmd.Flags().StringVarP(namespace, "namespace", "n", defaultNamespace, "namespace of the objects")
-	complete(cmd, "namespace", a.completeFrom(func(ctx context.Context, client *control.Client) ([]string, error) {
-		infos, err := client.ScaledJobs(ctx, "")
-		var names []string
-		for _, info := range infos {
-			if name := info.Object.Namespace; !slices.Contains(names, name) {
-				names = append(names, name)
-			}
+// namespaces returns those of ScaledJobs: where there is none, a command finds nothing.
+func namespaces(ctx context.Context, t *target, _ string) ([]string, error) {
+	infos, err := t.ScaledJobs(ctx, "")
+	var names []string
+	for _, info := range infos {
+		if name := info.Object.Namespace; !slices.Contains(names, name) {
+			names = append(names, name)
 		}
-		return names, err
-	}))
+	}
+	return names, err
 }
 
-func (a *app) scaledJobNames(namespace *string) completer {
-	return a.completeFrom(func(ctx context.Context, client *control.Client) ([]string, error) {
-		infos, err := client.ScaledJobs(ctx, *namespace)
-		var names []string
-		for _, info := range infos {
-			names = append(names, info.Object.Name)
-		}
-		return names, err
-	})
+func scaledJobNames(ctx context.Context, t *target, namespace string) ([]string, error) {
+	infos, err := t.ScaledJobs(ctx, namespace)
+	var names []string
+	for _, info := range infos {
+		names = append(names, info.Object.Name)
+	}
+	return names, err
 }
 
-func (a *app) jobNames(namespace *string) completer {
-	return a.completeFrom(func(ctx context.Context, client *control.Client) ([]string, error) {
-		infos, err := client.Jobs(ctx, *namespace, "")
-		var names []string
-		for _, info := range infos {
-			names = append(names, info.Job.Name)
-		}
-		return names, err
-	})
+func jobNames(ctx context.Context, t *target, namespace string) ([]string, error) {
+	infos, err := t.Jobs(ctx, namespace, "")
+	var names []string
+	for _, info := range infos {
+		names = append(names, info.Job.Name)
+	}
+	return names, err
 }
 
 // firstOnly completes the first argument and no further one.

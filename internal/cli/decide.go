@@ -11,9 +11,11 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/json"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
+	"github.com/offboard-dev/offboard/internal/composite"
 	"github.com/offboard-dev/offboard/internal/scaling"
 )
 
@@ -28,6 +30,10 @@ A situation has the fields of a ScaledJob that matter (strategy, customScalingQu
 customScalingRunningJobPercentage, multipleScalersCalculation, minReplicaCount, maxReplicaCount), the unfinished Jobs
 ("running", of which "pending"), and the measurements of the triggers ("value", "target" per Job, "active"). A field
 "create" is ignored, so that recorded decisions can be replayed.
+
+For several triggers it may also have "fallback" and "advanced", as in a ScaledJob, with the triggers' "name", how many
+times in a row one could not be measured ("failures"), and how many Jobs were unfinished when all of them last were
+("runningBefore").
 
 A line that is wrong is reported with its number and the field, the others are answered, and the exit code is 2.
 
@@ -45,8 +51,22 @@ A line that is wrong is reported with its number and the field, the others are a
 type situation struct {
 	scaling.Rule
 	scaling.State
+	// Triggers are in place of the state's readings.
+	Triggers []situationTrigger `json:"triggers"`
+	Fallback *v1alpha1.Fallback `json:"fallback,omitempty"`
+	Advanced *v1alpha1.Advanced `json:"advanced,omitempty"`
+	// RunningBefore is how many Jobs were unfinished when all triggers were last measured; nil means as many as now.
+	RunningBefore *int64 `json:"runningBefore,omitempty"`
 	// Create is what somebody else has decided.
 	Create *int64 `json:"create,omitempty"`
+}
+
+// situationTrigger is one trigger of a situation.
+type situationTrigger struct {
+	scaling.Reading
+	Name string `json:"name,omitempty"`
+	// Failures is how many times in a row the trigger could not be measured, now included; above 0 the reading is ignored.
+	Failures int64 `json:"failures,omitempty"`
 }
 
 func (a *app) decide() error {
@@ -89,7 +109,36 @@ func decideLine(w io.Writer, line []byte) error {
 	if err != nil {
 		return err
 	}
-	return stdjson.NewEncoder(w).Encode(scaling.Decide(s.Rule, s.State))
+	decision, err := s.decide()
+	if err != nil {
+		return err
+	}
+	return stdjson.NewEncoder(w).Encode(decision)
+}
+
+func (s situation) decide() (scaling.Decision, error) {
+	var names []string
+	answers := make([]composite.Answer, len(s.Triggers))
+	for i, t := range s.Triggers {
+		answers[i] = composite.Answer{Name: t.Name, Reading: t.Reading, Failures: t.Failures}
+		if t.Name != "" {
+			names = append(names, t.Name)
+		}
+	}
+	rule, err := composite.NewRule(s.Fallback, s.Advanced, names)
+	if err != nil {
+		return scaling.Decision{}, err
+	}
+	result := rule.Combine(answers)
+	if result.Err != nil {
+		return scaling.Decision{Reason: result.Err.Error()}, nil
+	}
+	s.Readings = result.Readings
+	if result.Fallback {
+		jobs := rule.Jobs(ptr.Deref(s.RunningBefore, s.Running))
+		s.State.Fallback = &jobs
+	}
+	return scaling.Decide(s.Rule, s.State), nil
 }
 
 // parseSituation reads one line, which is not empty, strictly.
@@ -102,7 +151,7 @@ func parseSituation(line []byte) (situation, error) {
 	if err != nil {
 		if wrongType, ok := errorAs[*stdjson.UnmarshalTypeError](err); ok {
 			// Embedding puts the Go type's name into the path.
-			field := strings.NewReplacer("Rule.", "", "State.", "").Replace(wrongType.Field)
+			field := strings.NewReplacer("Rule.", "", "State.", "", "Reading.", "").Replace(wrongType.Field)
 			return s, fmt.Errorf("%s: must be %s, not %s", field, jsonKind(wrongType.Type.Kind().String()), wrongType.Value)
 		}
 		return s, fmt.Errorf("must be a JSON object: %w", err)
@@ -162,10 +211,21 @@ func (s situation) check() error {
 	if s.Max != nil {
 		notNegative("maxReplicaCount", *s.Max)
 	}
-	for i, reading := range s.Readings {
-		if reading.Target <= 0 {
-			refuse(fmt.Sprintf("triggers[%d].target", i), "must be above 0, not %v", reading.Target)
+	for i, t := range s.Triggers {
+		combined := s.Advanced != nil && s.Advanced.ScalingModifiers != nil // so only the formula's target counts
+		if t.Failures <= 0 && t.Target <= 0 && !combined {
+			refuse(fmt.Sprintf("triggers[%d].target", i), "must be above 0, not %v", t.Target)
 		}
+		notNegative(fmt.Sprintf("triggers[%d].failures", i), t.Failures)
+	}
+	if s.RunningBefore != nil {
+		notNegative("runningBefore", *s.RunningBefore)
+	}
+	if f := s.Fallback; f != nil {
+		notNegative("fallback.failureThreshold", int64(f.FailureThreshold))
+		notNegative("fallback.replicas", int64(f.Replicas))
+		oneOf("fallback.behavior", f.Behavior, v1alpha1.FallbackStatic, v1alpha1.FallbackCurrentReplicas,
+			v1alpha1.FallbackCurrentReplicasIfHigher, v1alpha1.FallbackCurrentReplicasIfLower, v1alpha1.FallbackScalingModifiers)
 	}
 	return errors.Join(errs...)
 }

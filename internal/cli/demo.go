@@ -108,7 +108,7 @@ func (d *demo) run(ctx context.Context) error {
 		items[i] = fmt.Appendf(nil, `{"user": %d}`, i+1)
 		d.say("push %s %s", demoQueue, items[i])
 	}
-	if _, err := d.backend.Push(ctx, demoQueue, items); err != nil {
+	if _, err := d.backend.Push(ctx, control.Queue{Name: demoQueue}, items); err != nil {
 		return err
 	}
 	info, err := d.wait(ctx)

@@ -13,6 +13,7 @@ const (
 	exitUsage       = 2
 	exitNotFound    = 3
 	exitUnavailable = 4
+	exitRefused     = 5
 )
 
 const exitHelp = `Exit codes:
@@ -20,7 +21,8 @@ const exitHelp = `Exit codes:
   1  failure
   2  wrong usage, or invalid input
   3  what was asked for does not exist
-  4  offboard up is not running, or something that it needs does not answer`
+  4  offboard up is not running, or it, the cluster or something that they need does not answer
+  5  refused: another item holds the unique key (push), or Jobs or runners work on the items (release)`
 
 // exitCode is an error that says nothing more than the exit code: what is wrong has been printed.
 type exitCode int
@@ -34,10 +36,18 @@ func (e usageError) Unwrap() error { return e.error }
 
 func usageErrorf(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
+// refusedError tells that nothing was done because of what there is already.
+type refusedError struct{ error }
+
+func (e refusedError) Unwrap() error { return e.error }
+
 // codeOf returns the exit code for an error.
 func codeOf(err error) int {
 	if _, ok := errorAs[usageError](err); ok {
 		return exitUsage
+	}
+	if _, ok := errorAs[refusedError](err); ok {
+		return exitRefused
 	}
 	switch control.ReasonOf(err) {
 	case control.NotFound:

@@ -25,41 +25,48 @@ func (a *app) getCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get [NAME...]",
 		Short: "List ScaledJobs: what waits, what runs, what has become of it",
-		Long: `List the ScaledJobs that the running "offboard up" works for.
+		Long: `List the ScaledJobs that the running "offboard up" works for, or those of a cluster.
 
 QUEUE is how much work waited when it was last measured ("?" when that is not known). RUNNING and PENDING count
-unfinished Jobs, SUCCEEDED and FAILED finished ones. REASON says why the last decision was what it was, or what is
-wrong.
+unfinished Jobs, SUCCEEDED and FAILED finished ones. PAUSED tells whether new Jobs are held back. REASON says why the
+last decision was what it was, or what is wrong.
+
+On a cluster, QUEUE is "-", since no object tells it: the operator publishes it as a metric, and ACTIVE of -o wide tells
+whether anything waits. SUCCEEDED and FAILED count the Jobs that the history still holds, and REASON is what the status
+says.
 
 With -o json and -o yaml, the object with its status is followed by the keys "summary", which has the numbers of the
 table, and "events". One NAME gives the object itself, otherwise a List.
 
-` + exitHelp,
+` + whereHelp + "\n\n" + exitHelp,
 		Example: `  offboard get
   offboard get --watch
   offboard get usertask -o yaml
   offboard get -A -o wide
+  offboard get --context production -n shop
   offboard get -o json | jq '.items[].summary.queue'`,
 		Args: func(_ *cobra.Command, args []string) error { return f.check(args) },
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withClient(func(client *control.Client) error { return a.get(cmd.Context(), client, &f, args) })
+			return a.withTarget(cmd.Context(), &f.where, f.need(), func(t *target) error {
+				return a.get(cmd.Context(), t, &f, args)
+			})
 		},
 	}
 	f.add(a, cmd)
-	cmd.ValidArgsFunction = a.scaledJobNames(&f.namespace)
+	cmd.ValidArgsFunction = a.completeFrom(&f.where, scaledJobNames)
 	return cmd
 }
 
-func (a *app) get(ctx context.Context, client *control.Client, f *listFlags, args []string) error {
+func (a *app) get(ctx context.Context, t *target, f *listFlags, args []string) error {
 	names := make([]string, len(args))
 	for i, arg := range args {
-		names[i] = withoutKind(arg, "scaledjob", "scaledjobs", "sj", "scaledjob.keda.sh", "scaledjobs.keda.sh")
+		names[i] = scaledJobName(arg)
 	}
 	wide := f.output.value == outputWide
 	l := list[control.ScaledJobInfo]{
 		kind: "ScaledJobs",
 		fetch: func(ctx context.Context) ([]control.ScaledJobInfo, error) {
-			infos, err := client.ScaledJobs(ctx, f.listed())
+			infos, err := t.ScaledJobs(ctx, f.listed())
 			if err != nil {
 				return nil, err
 			}
@@ -69,13 +76,19 @@ func (a *app) get(ctx context.Context, client *control.Client, f *listFlags, arg
 		name:   func(info control.ScaledJobInfo) string { return "scaledjob.keda.sh/" + info.Object.Name },
 		object: scaledJobObject,
 		row: func(info control.ScaledJobInfo) row {
-			return scaledJobRow(info, f.allNamespaces, wide, a.now())
+			return scaledJobRow(info, f.allNamespaces, wide, t.cluster != "", a.now())
 		},
 		table:  table{header: scaledJobHeader(f.allNamespaces, wide), moving: map[string]bool{"AGE": true}},
 		single: len(names) == 1,
+		pause:  t.pause,
 	}
 	l.table.coloured = a.colours(a.Out)
 	return l.run(ctx, a, f)
+}
+
+// scaledJobName accepts a ScaledJob's name as people and -o name write it.
+func scaledJobName(arg string) string {
+	return withoutKind(arg, "scaledjob", "scaledjobs", "sj", "scaledjob.keda.sh", "scaledjobs.keda.sh")
 }
 
 // withoutKind removes a kind in front of a name, as in job/NAME.
@@ -109,17 +122,17 @@ func selectNamed[T any](infos []T, names []string, kind, namespace string, nameO
 }
 
 func scaledJobHeader(namespaces, wide bool) []string {
-	header := []string{"NAME", "QUEUE", "RUNNING", "PENDING", "SUCCEEDED", "FAILED", "READY", "REASON", "AGE"}
+	header := []string{"NAME", "QUEUE", "RUNNING", "PENDING", "SUCCEEDED", "FAILED", "READY", "PAUSED", "REASON", "AGE"}
 	if namespaces {
 		header = append([]string{"NAMESPACE"}, header...)
 	}
 	if wide {
-		header = append(header, "ACTIVE", "PAUSED", "MIN", "MAX", "STRATEGY", "TRIGGERS")
+		header = append(header, "ACTIVE", "MIN", "MAX", "STRATEGY", "TRIGGERS")
 	}
 	return header
 }
 
-func scaledJobRow(info control.ScaledJobInfo, namespaces, wide bool, now time.Time) row {
+func scaledJobRow(info control.ScaledJobInfo, namespaces, wide, cluster bool, now time.Time) row {
 	object := info.Object
 	limit := reasonWidth
 	if wide {
@@ -130,9 +143,9 @@ func scaledJobRow(info control.ScaledJobInfo, namespaces, wide bool, now time.Ti
 		failed = []color.Attribute{color.FgRed}
 	}
 	cells := []cell{
-		plain(printable(object.Name, 0)), plain(queueText(info.Queue)), number(info.Running), number(info.Pending),
+		plain(printable(object.Name, 0)), plain(queueText(info.Queue, cluster)), number(info.Running), number(info.Pending),
 		number(info.Succeeded), {strconv.Itoa(info.Failed), failed}, readyCell(object),
-		plain(orDash(printable(info.LastReason, limit))), plain(age(object.CreationTimestamp, now)),
+		pausedCell(object), plain(orDash(printable(info.LastReason, limit))), plain(age(object.CreationTimestamp, now)),
 	}
 	if namespaces {
 		cells = append([]cell{plain(printable(object.Namespace, 0))}, cells...)
@@ -155,17 +168,29 @@ func scaledJobRow(info control.ScaledJobInfo, namespaces, wide bool, now time.Ti
 			types = append(types, t.Type)
 		}
 		cells = append(cells,
-			conditionCell(object, v1alpha1.ConditionActive), conditionCell(object, v1alpha1.ConditionPaused), number(least),
-			number(most), plain(printable(strategy, 0)), plain(orDash(printable(strings.Join(types, ","), 0))))
+			conditionCell(object, v1alpha1.ConditionActive), number(least), number(most),
+			plain(printable(strategy, 0)), plain(orDash(printable(strings.Join(types, ","), 0))))
 	}
 	return row{key: object.Namespace + "/" + object.Name, cells: cells}
 }
 
-func queueText(queue *float64) string {
-	if queue == nil {
-		return "?"
+// queueText writes a length. On a cluster that it is missing is no sign of trouble.
+func queueText(queue *float64, cluster bool) string {
+	switch {
+	case queue != nil:
+		return strconv.FormatFloat(*queue, 'f', -1, 64)
+	case cluster:
+		return "-"
 	}
-	return strconv.FormatFloat(*queue, 'f', -1, 64)
+	return "?"
+}
+
+// pausedCell tells what the user asked for, which the condition follows.
+func pausedCell(object *v1alpha1.ScaledJob) cell {
+	if object.PausedByAnnotation() {
+		return cell{string(metav1.ConditionTrue), []color.Attribute{color.FgYellow}}
+	}
+	return plain(string(metav1.ConditionFalse))
 }
 
 func conditionCell(object *v1alpha1.ScaledJob, t v1alpha1.ConditionType) cell {

@@ -17,6 +17,8 @@ import (
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
 	"github.com/offboard-dev/offboard/internal/control"
+	"github.com/offboard-dev/offboard/internal/kube/backend"
+	"github.com/offboard-dev/offboard/internal/runner"
 )
 
 const (
@@ -43,42 +45,46 @@ func (a *app) jobsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "jobs [NAME...]",
 		Short: "List Jobs: their item, state, duration and exit code",
-		Long: `List the Jobs that the running "offboard up" has started and still remembers, oldest first.
+		Long: `List the Jobs that the running "offboard up" or the operator of a cluster has started and that are still there,
+oldest first.
 
-STATE is Pending, Running, Succeeded, Failed or Suspended. ITEM is what the Job's runner reported to have taken, cut
-when it is long; what does not print is escaped. EXIT is the exit code of the newest run that has ended, 128 and the
-number of the signal when one ended it.
+STATE is Pending, Running, Succeeded, Failed or Suspended. ITEM is what the Job's runner reported to have taken, else
+what the Job was handed (spec.delivery.mode is claim), cut when it is long; what does not print is escaped. EXIT is the
+exit code of the newest run that has ended, 128 and the number of the signal when one ended it.
+
+On a cluster, what a runner took is known once the run has ended: "offboard runner" writes it into the termination
+message of its container.
 
 With -o json and -o yaml, the Job is followed by the keys "summary", which has what the table shows, and "pods".
 
-` + exitHelp,
+` + whereHelp + "\n\n" + exitHelp,
 		Example: `  offboard jobs
   offboard jobs --scaledjob usertask --watch
   offboard jobs -o wide
   offboard jobs -o json | jq '.items[] | select(.summary.state == "Failed") | .summary.item'`,
 		Args: func(_ *cobra.Command, args []string) error { return f.check(args) },
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withClient(func(client *control.Client) error {
-				return a.jobs(cmd.Context(), client, &f, scaledJob, args)
+			return a.withTarget(cmd.Context(), &f.where, backend.Need{}, func(t *target) error {
+				return a.jobs(cmd.Context(), t, &f, scaledJobName(scaledJob), args)
 			})
 		},
 	}
 	f.add(a, cmd)
 	cmd.Flags().StringVarP(&scaledJob, "scaledjob", "s", "", "list only the Jobs of this ScaledJob")
-	complete(cmd, "scaledjob", a.scaledJobNames(&f.namespace))
-	cmd.ValidArgsFunction = a.jobNames(&f.namespace)
+	complete(cmd, "scaledjob", a.completeFrom(&f.where, scaledJobNames))
+	cmd.ValidArgsFunction = a.completeFrom(&f.where, jobNames)
 	return cmd
 }
 
 func (a *app) jobs(
-	ctx context.Context, client *control.Client, f *listFlags, scaledJob string, args []string,
+	ctx context.Context, t *target, f *listFlags, scaledJob string, args []string,
 ) error {
 	names := make([]string, len(args))
 	for i, arg := range args {
 		names[i] = jobName(arg)
 	}
 	if scaledJob != "" {
-		scaledJobs, err := client.ScaledJobs(ctx, f.listed())
+		scaledJobs, err := t.ScaledJobs(ctx, f.listed())
 		if err != nil {
 			return err
 		}
@@ -91,7 +97,7 @@ func (a *app) jobs(
 	l := list[control.JobInfo]{
 		kind: "Jobs",
 		fetch: func(ctx context.Context) ([]control.JobInfo, error) {
-			infos, err := client.Jobs(ctx, f.listed(), scaledJob)
+			infos, err := t.Jobs(ctx, f.listed(), scaledJob)
 			if err != nil {
 				return nil, err
 			}
@@ -104,6 +110,7 @@ func (a *app) jobs(
 			header: jobHeader(f.allNamespaces, wide), moving: map[string]bool{"AGE": true, "DURATION": true},
 		},
 		single: len(names) == 1,
+		pause:  t.pause,
 	}
 	l.table.coloured = a.colours(a.Out)
 	return l.run(ctx, a, f)
@@ -219,6 +226,11 @@ func reasonOf(info control.JobInfo) string {
 		for _, container := range slices.Concat(status.InitContainerStatuses, status.ContainerStatuses) {
 			reasons = append(reasons, printable(troubleOf(container), 0))
 		}
+		for _, c := range status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+				reasons = append(reasons, printable(c.Message, 0))
+			}
+		}
 	}
 	return strings.Join(slices.DeleteFunc(reasons, func(reason string) bool { return reason == "" }), "; ")
 }
@@ -230,12 +242,23 @@ func troubleOf(status corev1.ContainerStatus) string {
 		case state.Running != nil:
 			return ""
 		case state.Terminated != nil:
-			return state.Terminated.Message
+			return endOf(state.Terminated)
 		case state.Waiting != nil && status.LastTerminationState.Terminated == nil:
 			return state.Waiting.Message
 		}
 	}
 	return ""
+}
+
+// endOf says what ended a run, when that is more than its exit code tells. The report on its item is not.
+func endOf(ended *corev1.ContainerStateTerminated) string {
+	if _, found := runner.ReportedItem(ended.Message); ended.Message != "" && !found {
+		return ended.Message
+	}
+	if ended.Reason == "Completed" || ended.Reason == "Error" {
+		return ""
+	}
+	return ended.Reason // for example OOMKilled
 }
 
 // jobDuration returns how long a Job ran, or has been running.

@@ -16,14 +16,15 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/offboard-dev/offboard/api/v1alpha1"
 	"github.com/offboard-dev/offboard/internal/control"
+	"github.com/offboard-dev/offboard/internal/kube/backend"
 )
 
 type logsFlags struct {
-	namespace, container, pod string
-	follow, previous          bool
-	tail                      int64
+	where
+	container, pod   string
+	follow, previous bool
+	tail             int64
 }
 
 func (a *app) logsCommand() *cobra.Command {
@@ -39,7 +40,7 @@ several containers is represented by its first one unless --container names anot
 
 With --follow, output is printed as it comes, also that of later Pods, until the Job has ended.
 
-` + exitHelp,
+` + whereHelp + "\n\n" + exitHelp,
 		Example: `  offboard logs usertask-x7k2p
   offboard logs job/usertask-x7k2p --follow
   offboard logs usertask-x7k2p --tail 20
@@ -52,14 +53,14 @@ With --follow, output is printed as it comes, also that of later Pods, until the
 			if f.tail < -1 {
 				return usageErrorf("--tail must be a number of lines, or -1 for all, not %d", f.tail)
 			}
-			return a.withClient(func(client *control.Client) error {
-				l := &logs{app: a, client: client, flags: f, job: jobName(args[0])}
+			return a.withTarget(cmd.Context(), &f.where, backend.Need{}, func(t *target) error {
+				l := &logs{app: a, target: t, flags: f, job: jobName(args[0])}
 				return l.run(cmd.Context())
 			})
 		},
-		ValidArgsFunction: firstOnly(a.jobNames(&f.namespace)),
+		ValidArgsFunction: firstOnly(a.completeFrom(&f.where, jobNames)),
 	}
-	a.namespaceVar(cmd, &f.namespace)
+	a.whereVar(cmd, &f.where)
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.follow, "follow", "f", false, "go on printing until the Job has ended")
 	flags.BoolVarP(&f.previous, "previous", "p", false, "print the container's run before the present one")
@@ -74,11 +75,11 @@ With --follow, output is printed as it comes, also that of later Pods, until the
 // logParts completes with names from the Job that is the first argument.
 func (a *app) logParts(f *logsFlags, names func(control.JobInfo) []string) completer {
 	return func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		return a.completeFrom(func(ctx context.Context, client *control.Client) ([]string, error) {
+		return a.completeFrom(&f.where, func(ctx context.Context, t *target, namespace string) ([]string, error) {
 			if len(args) == 0 {
 				return nil, nil
 			}
-			info, err := (&logs{app: a, client: client, flags: *f, job: jobName(args[0])}).find(ctx)
+			info, err := t.Job(ctx, namespace, jobName(args[0]))
 			if err != nil {
 				return nil, err
 			}
@@ -107,11 +108,9 @@ func podNames(info control.JobInfo) []string {
 // logs prints the output of one Job.
 type logs struct {
 	*app
-	client *control.Client
+	target *target
 	flags  logsFlags
 	job    string
-	// scaledJob is the Job's, once it is known, so that following asks for few Jobs.
-	scaledJob string
 	// prefixed tells that the output of several Pods is mixed, so that each line says whose it is.
 	prefixed bool
 	mu       sync.Mutex
@@ -126,9 +125,6 @@ type part struct {
 	trouble string
 }
 
-// followInterval is how often following looks for Pods and runs that are new.
-const followInterval = 200 * time.Millisecond
-
 func (l *logs) run(ctx context.Context) error {
 	info, err := l.find(ctx)
 	if err != nil {
@@ -137,7 +133,6 @@ func (l *logs) run(ctx context.Context) error {
 	if err := l.check(info); err != nil {
 		return err
 	}
-	l.scaledJob = info.Job.Labels[v1alpha1.LabelScaledJob]
 	spec := info.Job.Spec
 	l.prefixed = l.flags.pod == "" && !l.flags.previous && (len(info.Pods) > 1 || severalPods(spec))
 	if l.flags.follow {
@@ -164,16 +159,16 @@ func (l *logs) silence(info control.JobInfo) error {
 		for _, status := range pod.Status.InitContainerStatuses {
 			if ended := status.State.Terminated; ended != nil && ended.ExitCode != 0 {
 				return fmt.Errorf("there is no output, because init container %s ended with exit code %d; see: "+
-					"offboard logs %s -c %s", status.Name, ended.ExitCode, l.job, status.Name)
+					"%s logs %s -c %s", status.Name, ended.ExitCode, l.name(), l.job, status.Name)
 			}
 		}
 	}
 	if finished(info) {
-		return fmt.Errorf("there is no output: Job %s is %s, and that container has not run; see: offboard jobs %s -o yaml",
-			l.job, stateOf(info), l.job)
+		return fmt.Errorf("there is no output: Job %s is %s, and that container has not run; see: %s jobs %s -o yaml",
+			l.job, stateOf(info), l.name(), l.job)
 	}
-	return fmt.Errorf("there is no output yet, because Job %s is %s; wait for it with: offboard logs -f %s",
-		l.job, stateOf(info), l.job)
+	return fmt.Errorf("there is no output yet, because Job %s is %s; wait for it with: %s logs -f %s",
+		l.job, stateOf(info), l.name(), l.job)
 }
 
 // severalPods tells whether a Job has several Pods even when none fails.
@@ -183,18 +178,17 @@ func severalPods(spec batchv1.JobSpec) bool {
 
 // find returns the Job.
 func (l *logs) find(ctx context.Context) (control.JobInfo, error) {
-	infos, err := l.client.Jobs(ctx, l.flags.namespace, l.scaledJob)
-	if err != nil {
-		return control.JobInfo{}, err
+	info, err := l.target.Job(ctx, l.flags.namespace, l.job)
+	if control.ReasonOf(err) != control.NotFound {
+		return info, err
+	}
+	names, listErr := jobNames(ctx, l.target, l.flags.namespace)
+	if listErr != nil {
+		return info, listErr
 	}
 	// The newest first, since they are more likely to be meant where a suggestion is made.
-	slices.Reverse(infos)
-	found, err := selectNamed(infos, []string{l.job}, "Job", l.flags.namespace,
-		func(info control.JobInfo) string { return info.Job.Name })
-	if err != nil {
-		return control.JobInfo{}, err
-	}
-	return found[0], nil
+	slices.Reverse(names)
+	return info, unknown("Job", l.job, l.flags.namespace, names)
 }
 
 // check refuses names that the Job does not have.
@@ -266,7 +260,7 @@ func (l *logs) followParts(ctx context.Context, group *errgroup.Group, info cont
 			}
 			seen[k] = true
 			if !l.prefixed && before > 0 {
-				_, _ = fmt.Fprintf(l.Err, "offboard: following the next run: Pod %s\n", printable(p.pod, 0))
+				_, _ = fmt.Fprintf(l.Err, "%s: following the next run: Pod %s\n", l.name(), printable(p.pod, 0))
 			}
 			if l.prefixed && !p.ended {
 				group.Go(func() error { return l.print(ctx, p, tail) })
@@ -281,7 +275,7 @@ func (l *logs) followParts(ctx context.Context, group *errgroup.Group, info cont
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-time.After(followInterval):
+			case <-time.After(l.target.pause):
 			}
 		}
 		var err error
@@ -310,9 +304,9 @@ func (l *logs) complete(info control.JobInfo) bool {
 // print copies the output of one run to the standard output.
 func (l *logs) print(ctx context.Context, p part, tail *int64) error {
 	if p.trouble != "" && !l.flags.previous {
-		_, _ = fmt.Fprintf(l.Err, "offboard: container %s of Pod %s: %s\n", p.container, p.pod, printable(p.trouble, 0))
+		_, _ = fmt.Fprintf(l.Err, "%s: container %s of Pod %s: %s\n", l.name(), p.container, p.pod, printable(p.trouble, 0))
 	}
-	log, err := l.client.Logs(ctx, l.flags.namespace, l.job, control.LogOptions{
+	log, err := l.target.Logs(ctx, l.flags.namespace, l.job, control.LogOptions{
 		Pod: p.pod, Container: p.container, Follow: l.flags.follow, Tail: tail, Previous: l.flags.previous,
 	})
 	if err != nil {

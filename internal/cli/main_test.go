@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,12 +19,31 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/offboard-dev/offboard/api/v1alpha1"
 	"github.com/offboard-dev/offboard/internal/control"
+	"github.com/offboard-dev/offboard/internal/local/process"
+	"github.com/offboard-dev/offboard/internal/queue"
 )
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is also the program when kubectl calls it as its plugin.
+func TestMain(m *testing.M) {
+	if process.IsKeeper(os.Args) {
+		os.Exit(process.Keep())
+	}
+	if name := filepath.Base(os.Args[0]); name == pluginName || name == completionName {
+		os.Exit(Execute(context.Background(), Options{
+			Program: os.Args[0], Args: os.Args[1:], Environ: os.Environ(), In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		}))
+	}
+	code := shared.Main(m)
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // today is the time at which the commands of tests run.
 var today = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
@@ -36,7 +57,15 @@ type fakeUp struct {
 	outputs map[string]string
 	asked   []control.LogOptions
 	pushed  map[string][]string
+	to      control.Queue // of the last push
 	pushErr error
+
+	stats   queue.Stats
+	records map[queue.State][]queue.Record
+	// options are those of the last push that had some, changed the ids of items by the operation.
+	options queue.PushOptions
+	heldBy  string
+	changed map[control.Operation][]string
 }
 
 func (u *fakeUp) change(change func()) {
@@ -72,6 +101,29 @@ func (u *fakeUp) Jobs(_ context.Context, namespace, scaledJob string) ([]control
 	return infos, nil
 }
 
+func (u *fakeUp) Job(ctx context.Context, namespace, name string) (control.JobInfo, error) {
+	infos, err := u.Jobs(ctx, namespace, "")
+	for _, info := range infos {
+		if info.Job.Name == name {
+			return info, err
+		}
+	}
+	return control.JobInfo{}, control.Errorf(control.NotFound, "Job %s does not exist", name)
+}
+
+func (u *fakeUp) SetPaused(_ context.Context, namespace, name string, paused bool) (bool, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, info := range u.scaledJobs {
+		if sj := info.Object; sj.Namespace == namespace && sj.Name == name {
+			changed := sj.PausedByAnnotation() != paused
+			sj.Annotations = map[string]string{v1alpha1.AnnotationPaused: strconv.FormatBool(paused)}
+			return changed, nil
+		}
+	}
+	return false, control.Errorf(control.NotFound, "ScaledJob %s does not exist", name)
+}
+
 func (u *fakeUp) Logs(_ context.Context, _, _ string, opts control.LogOptions) (io.ReadCloser, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -87,9 +139,11 @@ func (u *fakeUp) Logs(_ context.Context, _, _ string, opts control.LogOptions) (
 	return io.NopCloser(strings.NewReader(text)), nil
 }
 
-func (u *fakeUp) Push(_ context.Context, queue string, items [][]byte) (control.PushResult, error) {
+func (u *fakeUp) Push(_ context.Context, to control.Queue, items [][]byte) (control.PushResult, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	queue := to.Name
+	u.to = to
 	if u.pushErr != nil {
 		return control.PushResult{}, u.pushErr
 	}
@@ -97,6 +151,84 @@ func (u *fakeUp) Push(_ context.Context, queue string, items [][]byte) (control.
 		u.pushed[queue] = append(u.pushed[queue], string(item))
 	}
 	return control.PushResult{Length: int64(len(u.pushed[queue]))}, nil
+}
+
+func (u *fakeUp) PushWith(
+	_ context.Context, to control.Queue, options queue.PushOptions, items [][]byte,
+) (queue.Pushed, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.to, u.options = to, options
+	if u.pushErr != nil || u.heldBy != "" {
+		return queue.Pushed{HeldBy: u.heldBy}, u.pushErr
+	}
+	pushed := queue.Pushed{Length: 7}
+	for _, item := range items {
+		u.pushed[to.Name] = append(u.pushed[to.Name], string(item))
+		pushed.IDs = append(pushed.IDs, fmt.Sprintf("id%d", len(u.pushed[to.Name])))
+	}
+	return pushed, nil
+}
+
+func (u *fakeUp) Stats(_ context.Context, of control.Queue) (queue.Stats, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.to = of; of.Name != "q" {
+		return queue.Stats{}, control.NoQueue(of, []string{"q"}, nil)
+	}
+	return u.stats, nil
+}
+
+func (u *fakeUp) Items(_ context.Context, of control.Queue, s control.Selection) ([]queue.Record, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.to = of; of.Name != "q" {
+		return nil, control.NoQueue(of, []string{"q"}, nil)
+	}
+	if s.ID == "" {
+		all := u.records[s.State][min(s.Skip, len(u.records[s.State])):]
+		records := slices.Clone(all[:min(s.Limit, len(all))])
+		for i, record := range records {
+			records[i].Parts = nil
+			for _, part := range record.Parts {
+				records[i].Parts = append(records[i].Parts, part[:min(len(part), 4096)])
+			}
+		}
+		return records, nil
+	}
+	for _, records := range u.records {
+		for _, record := range records {
+			if record.ID == s.ID {
+				return []queue.Record{record}, nil
+			}
+		}
+	}
+	return nil, control.Errorf(control.NotFound, "no item %s", s.ID)
+}
+
+func (u *fakeUp) Change(
+	_ context.Context, of control.Queue, operation control.Operation, items []control.ItemRef,
+) ([]string, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	state := queue.Dead
+	if operation == control.GiveBack {
+		state = queue.Claimed
+	}
+	u.to = of
+	var done []string
+	for _, item := range items {
+		if slices.ContainsFunc(u.records[state], func(r queue.Record) bool {
+			return r.ID == item.ID && (item.Attempt == 0 || item.Attempt == r.Attempt)
+		}) {
+			done = append(done, item.ID)
+		}
+	}
+	if u.changed == nil {
+		u.changed = map[control.Operation][]string{}
+	}
+	u.changed[operation] = append(slices.Clone(done), u.changed[operation]...)
+	return done, nil
 }
 
 func (u *fakeUp) Info(context.Context) (control.Info, error) {

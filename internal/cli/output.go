@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
+
+	"github.com/offboard-dev/offboard/internal/kube/backend"
 )
 
 // The output formats.
@@ -55,18 +57,16 @@ func choiceVar(cmd *cobra.Command, c *choice, name, short, usage string) {
 
 // listFlags are the flags of commands that list objects.
 type listFlags struct {
-	namespace     string
+	where
 	allNamespaces bool
 	output        choice
 	watch         bool
 }
 
-const defaultNamespace = "default"
-
 func (f *listFlags) add(a *app, cmd *cobra.Command) {
 	f.output.allowed = []string{outputJSON, outputYAML, outputWide, outputName}
 	choiceVar(cmd, &f.output, "output", "o", "output format")
-	a.namespaceVar(cmd, &f.namespace)
+	a.whereVar(cmd, &f.where)
 	cmd.Flags().BoolVarP(&f.allNamespaces, "all-namespaces", "A", false, "list the objects of all namespaces")
 	cmd.Flags().BoolVarP(&f.watch, "watch", "w", false, "go on and print each object again when it changes")
 }
@@ -80,6 +80,11 @@ func (f *listFlags) check(names []string) error {
 		return usageErrorf("--watch prints tables and names only: leave out -o %s", f.output.value)
 	}
 	return nil
+}
+
+// need returns what the output needs beyond the objects.
+func (f *listFlags) need() backend.Need {
+	return backend.Need{Events: f.output.value == outputJSON || f.output.value == outputYAML}
 }
 
 // listed returns the namespace to ask for; empty means all.
@@ -102,12 +107,11 @@ type list[T any] struct {
 	object func(T) (object, more any)
 	row    func(T) row
 	table  table
+	// pause is how long a watch waits until it asks again.
+	pause time.Duration
 	// single tells that one object was asked for by its name, so that it is printed without a list around it.
 	single bool
 }
-
-// watchInterval is how often a watch asks for the objects.
-const watchInterval = 300 * time.Millisecond
 
 func (l *list[T]) run(ctx context.Context, a *app, f *listFlags) error {
 	infos, err := l.fetch(ctx)
@@ -133,7 +137,7 @@ func (l *list[T]) run(ctx context.Context, a *app, f *listFlags) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(watchInterval):
+		case <-time.After(l.pause):
 		}
 		if infos, err = l.fetch(ctx); err != nil {
 			return err

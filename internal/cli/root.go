@@ -14,9 +14,15 @@ func (a *app) root() *cobra.Command {
 		Long: `Offboard moves long-running work out of an application: the application pushes an item onto a queue, and
 Offboard starts one Job for it. The manifest is the ScaledJob of KEDA (keda.sh/v1alpha1).
 
-"offboard up" does the work on this machine and runs until it is stopped. Other commands talk to it through a
-socket in its data folder, which is the first of --data-dir, $OFFBOARD_DATA_DIR, $XDG_STATE_HOME/offboard and
-~/.local/state/offboard.
+"offboard up" does the work on this machine and runs until it is stopped, "offboard operator" does it on a cluster.
+push, get, jobs, logs, queue, dead, release, pause and resume are the same for both.
+
+` + whereHelp + `
+
+On this machine, commands talk to "offboard up" through a socket in its data folder, which is the first of --data-dir,
+$OFFBOARD_DATA_DIR, $XDG_STATE_HOME/offboard and ~/.local/state/offboard.
+
+` + pluginHelp + `
 
 ` + exitHelp + `
 
@@ -24,7 +30,8 @@ socket in its data folder, which is the first of --data-dir, $OFFBOARD_DATA_DIR,
 		Example: `  offboard up -f examples/usertask/
   offboard push usertask '{"user": 1}'
   offboard get
-  offboard logs usertask-x7k2p -f`,
+  offboard logs usertask-x7k2p -f
+  offboard get --context production -n shop`,
 		Version:       a.version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -38,7 +45,7 @@ socket in its data folder, which is the first of --data-dir, $OFFBOARD_DATA_DIR,
 					names = append(names, sub.Name())
 				}
 			}
-			return usageErrorf("unknown command %q%s; see: offboard --help", args[0], didYouMean(args[0], names))
+			return usageErrorf("unknown command %q%s; see: %s --help", args[0], didYouMean(args[0], names), a.name())
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -59,11 +66,18 @@ socket in its data folder, which is the first of --data-dir, $OFFBOARD_DATA_DIR,
 		return nil, cobra.ShellCompDirectiveFilterDirs
 	})
 	add(root, "work", "Run Jobs on this machine:",
-		a.upCommand(), a.demoCommand(), a.pushCommand(), a.getCommand(), a.jobsCommand(), a.logsCommand())
+		a.upCommand(), a.demoCommand())
+	add(root, "both", "See and steer what runs, on this machine or a cluster:",
+		a.pushCommand(), a.getCommand(), a.jobsCommand(), a.logsCommand(), a.queueCommand(), a.deadCommand(),
+		a.releaseCommand(), a.pauseCommand(), a.resumeCommand())
 	add(root, "tools", "Write manifests and runners:",
-		a.validateCommand(), a.decideCommand(), a.runnerCommand())
+		a.triggersCommand(), a.explainCommand(), a.validateCommand(), a.decideCommand(), a.simulateCommand(),
+		a.runnerCommand())
+	add(root, "operator", "Work on a cluster:", a.operatorCommand(), a.crdsCommand())
 	add(root, "about", "About this program:", a.versionCommand())
+	root.AddCommand(a.joinCommand())
 	addCobrasOwn(root, "about")
+	a.asPlugin(root)
 	return root
 }
 

@@ -14,8 +14,10 @@ import (
 
 	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/offboard-dev/offboard/internal/control"
+	"github.com/offboard-dev/offboard/internal/limits"
 	"github.com/offboard-dev/offboard/internal/local"
 )
 
@@ -61,14 +63,26 @@ Jobs that did not end are taken up again by the next "offboard up" with that dat
 			if options.Grace < 0 {
 				return usageErrorf("--grace is %v, must not be negative", options.Grace)
 			}
+			if err := options.Limits.Check(); err != nil {
+				return usageErrorf("%w", err)
+			}
 			return a.up(cmd.Context(), options)
 		},
 	}
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "manifest file or folder; may be given several times")
 	cmd.Flags().DurationVar(&options.Grace, "grace", defaultGrace, "how long Jobs may go on after Ctrl-C")
+	addLimits(cmd.Flags(), &options.Limits)
+	authFilesVar(cmd.Flags(), &options.AuthFiles)
 	cmd.Flags().BoolVar(&options.MemoryRedis, "memory-redis", false,
 		"serve the queue from memory even if redis-server is installed")
 	return cmd
+}
+
+// addLimits adds the flags of the limits that hold on one machine and on a cluster.
+func addLimits(f *pflag.FlagSet, l *limits.Limits) {
+	f.IntVar(&l.Jobs, "max-jobs", 0, "Jobs that may be alive over all ScaledJobs (0: no limit)")
+	f.Float64Var(&l.JobsPerSecond, "max-jobs-per-second", 0,
+		"Jobs that may be created in a second over all ScaledJobs (0: no limit)")
 }
 
 func (a *app) up(ctx context.Context, options local.Options) error {

@@ -24,19 +24,22 @@ func (a *app) versionCommand() *cobra.Command {
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, _ = fmt.Fprintf(a.Out, "offboard %s (%s, %s/%s)\n", a.version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return a.withClient(func(client *control.Client) error {
-				info, err := client.Info(cmd.Context())
-				if err != nil {
-					if control.ReasonOf(err) == control.NotRunning {
-						return nil
-					}
-					return err
-				}
-				_, _ = fmt.Fprintf(a.Out, "up %s, pid %d\n  data folder  %s\n  manifests    %s\n  redis        %s\n",
-					printable(info.Version, 0), info.PID, printable(info.DataDir, 0),
-					printable(strings.Join(info.Manifests, ", "), 0), orDash(printable(info.Redis, 0)))
+			up, err := a.openUp()
+			if err != nil {
+				return err
+			}
+			defer up.Close()
+			info, err := up.Info(cmd.Context())
+			if control.ReasonOf(err) == control.NotRunning {
 				return nil
-			})
+			}
+			if err != nil {
+				return err
+			}
+			_, _ = fmt.Fprintf(a.Out, "up %s, pid %d\n  data folder  %s\n  manifests    %s\n  redis        %s\n",
+				printable(info.Version, 0), info.PID, printable(info.DataDir, 0),
+				printable(strings.Join(info.Manifests, ", "), 0), orDash(printable(info.Redis, 0)))
+			return nil
 		},
 	}
 }
