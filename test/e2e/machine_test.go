@@ -255,7 +255,7 @@ func (m *machine) push(queue string, items ...string) {
 	for i, item := range items {
 		raw[i] = []byte(item)
 	}
-	if _, err := m.client.Push(m.t.Context(), queue, raw); err != nil {
+	if _, err := m.client.Push(m.t.Context(), control.Queue{Name: queue}, raw); err != nil {
 		m.t.Fatal(err)
 	}
 }
