@@ -15,13 +15,25 @@ import (
 const results = "started"
 
 // latency pushes one item at a time on an idle machine and takes the time from the push to the first line of the
-// process that works on it.
+// process that works on it, with both ways of delivery.
 func (o options) latency(ctx context.Context, dir string, redis *server) error {
 	take := filepath.Join(dir, "take")
 	if output, err := exec.CommandContext(ctx, "go", "build", "-o", take, "./bench/take").CombinedOutput(); err != nil {
 		return fmt.Errorf("build the runner: %w\n%s", err, output)
 	}
-	up, err := o.up(ctx, dir, redis, []string{take})
+	if err := o.startLatency(ctx, filepath.Join(dir, "pop"), redis, take, byPop, "push to process start"); err != nil {
+		return err
+	}
+	return o.startLatency(ctx, filepath.Join(dir, "claim"), redis, take, byClaim, "by claim: push to process start")
+}
+
+func (o options) startLatency(
+	ctx context.Context, dir string, redis *server, take, delivery, what string,
+) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	up, err := o.up(ctx, dir, redis, []string{take}, delivery)
 	if err != nil {
 		return err
 	}
@@ -29,7 +41,7 @@ func (o options) latency(ctx context.Context, dir string, redis *server) error {
 	took := make([]time.Duration, 0, o.pushes)
 	for i := range o.pushes {
 		pushed := time.Now()
-		if err := redis.client.rpush(ctx, list, strconv.FormatInt(pushed.UnixNano(), 10)); err != nil {
+		if err := redis.client.push(ctx, strconv.FormatInt(pushed.UnixNano(), 10)); err != nil {
 			return err
 		}
 		answer, err := redis.client.blpop(ctx, results, 10*time.Second)
@@ -45,8 +57,8 @@ func (o options) latency(ctx context.Context, dir string, redis *server) error {
 			return err
 		}
 	}
-	row(fmt.Sprintf("push to process start, p50 of %d", o.pushes), ms(quantile(took, 0.5)), "10 ms")
-	row("push to process start, p99", ms(quantile(took, 0.99)), "50 ms")
+	row(fmt.Sprintf("%s, p50 of %d", what, o.pushes), ms(quantile(took, 0.5)), atMost(10))
+	row(what+", p99", ms(quantile(took, 0.99)), atMost(50))
 	return nil
 }
 
@@ -70,16 +82,16 @@ func (o options) throughput(ctx context.Context, dir string, redis *server) erro
 		ours, theirs = append(ours, a), append(theirs, b)
 		ratios = append(ratios, float64(a)/float64(b))
 	}
-	row(fmt.Sprintf("%d items of `true`, 25 at a time", o.items), ms(quantile(ours, 0.5)), "")
-	row("the same commands by xargs -P25", ms(quantile(theirs, 0.5)), "")
+	row(fmt.Sprintf("%d items of `true`, 25 at a time", o.items), ms(quantile(ours, 0.5)), target{})
+	row("the same commands by xargs -P25", ms(quantile(theirs, 0.5)), target{})
 	ratio := quantile(ratios, 0.5)
-	row(fmt.Sprintf("ratio, median of %d rounds in turn", o.rounds), fmt.Sprintf("%.2f", ratio), "1.50")
+	row(fmt.Sprintf("ratio, median of %d rounds in turn", o.rounds), figure{ratio, "", 2}, atMost(1.5))
 	return nil
 }
 
 // drainWithUp takes the time from the push of all items to the end of the last one's Job.
 func (o options) drainWithUp(ctx context.Context, dir string, redis *server) (time.Duration, error) {
-	up, err := o.up(ctx, dir, redis, []string{o.offboard, "runner", "--", "true"})
+	up, err := o.up(ctx, dir, redis, []string{o.offboard, "runner", "--", "true"}, byPop)
 	if err != nil {
 		return 0, err
 	}
@@ -89,7 +101,7 @@ func (o options) drainWithUp(ctx context.Context, dir string, redis *server) (ti
 		items[i] = strconv.Itoa(i)
 	}
 	start := time.Now()
-	if err := redis.client.rpush(ctx, list, items...); err != nil {
+	if err := redis.client.push(ctx, items...); err != nil {
 		return 0, err
 	}
 	if err := up.finished(ctx, o.items); err != nil {
@@ -103,7 +115,7 @@ func (o options) drainWithXargs(ctx context.Context, redis *server) (time.Durati
 	for i := range items {
 		items[i] = strconv.Itoa(i)
 	}
-	if err := redis.client.rpush(ctx, list, items...); err != nil {
+	if err := redis.client.push(ctx, items...); err != nil {
 		return 0, err
 	}
 	cmd := exec.CommandContext(ctx, "xargs", "-P25", "-I{}", o.offboard, "runner", "--", "true")
@@ -116,7 +128,7 @@ func (o options) drainWithXargs(ctx context.Context, redis *server) (time.Durati
 		return 0, fmt.Errorf("xargs: %w: %s", err, output.String())
 	}
 	took := time.Since(start)
-	left, err := redis.client.llen(ctx, list)
+	left, err := redis.client.waiting(ctx)
 	if err == nil && left != 0 {
 		err = fmt.Errorf("xargs left %d items", left)
 	}
@@ -125,30 +137,35 @@ func (o options) drainWithXargs(ctx context.Context, redis *server) (time.Durati
 
 // idleCost takes the memory and the processor time of `offboard up` with one ScaledJob and nothing to do.
 func (o options) idleCost(ctx context.Context, dir string, redis *server) error {
-	up, err := o.up(ctx, dir, redis, []string{"true"})
+	up, err := o.up(ctx, dir, redis, []string{"true"}, byPop)
 	if err != nil {
 		return err
 	}
 	defer up.stop()
-	before, err := up.cpu()
+	return costs(ctx, up.process, o.idle, atMost(50), atMost(0.1))
+}
+
+// costs prints the memory and the processor time of a process that has nothing to do for that long.
+func costs(ctx context.Context, p process, idle time.Duration, memory, processor target) error {
+	before, err := p.cpu()
 	if err != nil {
 		return err
 	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(o.idle):
+	case <-time.After(idle):
 	}
-	after, err := up.cpu()
+	after, err := p.cpu()
 	if err != nil {
 		return err
 	}
-	resident, err := up.resident()
+	resident, err := p.resident()
 	if err != nil {
 		return err
 	}
-	row("idle with one ScaledJob: resident memory", fmt.Sprintf("%.1f MB", float64(resident)/1e6), "50 MB")
-	row(fmt.Sprintf("idle with one ScaledJob: processor, over %v", o.idle),
-		fmt.Sprintf("%.3f %%", 100*(after-before).Seconds()/o.idle.Seconds()), "0.1 %")
+	row("idle with one ScaledJob: resident memory", mb(resident), memory)
+	row(fmt.Sprintf("idle with one ScaledJob: processor, over %v", idle),
+		figure{100 * (after - before).Seconds() / idle.Seconds(), "%", 3}, processor)
 	return nil
 }

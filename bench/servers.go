@@ -11,35 +11,74 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/redis/rueidis"
-	"golang.org/x/sys/unix"
 
 	"github.com/offboard-dev/offboard/internal/control"
 )
 
+// list is the queue.
 const list = "bench"
 
 // server is a Redis of the benchmark's own.
 type server struct {
 	port   string
 	cmd    *exec.Cmd
-	client client
+	client redisClient
 }
 
-type client struct{ rueidis.Client }
+type redisClient struct{ rueidis.Client }
 
-func (c client) rpush(ctx context.Context, key string, items ...string) error {
-	return c.Do(ctx, c.B().Rpush().Key(key).Element(items...).Build()).Error()
+// push adds items to the queue.
+func (c redisClient) push(ctx context.Context, items ...string) error {
+	return c.pushTo(ctx, list, items...)
 }
 
-func (c client) llen(ctx context.Context, key string) (int64, error) {
-	return c.Do(ctx, c.B().Llen().Key(key).Build()).AsInt64()
+// pushTo adds items to a list.
+func (c redisClient) pushTo(ctx context.Context, list string, items ...string) error {
+	return c.Do(ctx, c.B().Rpush().Key(list).Element(items...).Build()).Error()
 }
 
-func (c client) blpop(ctx context.Context, key string, timeout time.Duration) (string, error) {
+// pop takes the next item off the queue.
+func (c redisClient) pop(ctx context.Context) error {
+	return c.Do(ctx, c.B().Lpop().Key(list).Build()).Error()
+}
+
+// clear takes all items off the queue.
+func (c redisClient) clear(ctx context.Context) error {
+	return c.Do(ctx, c.B().Del().Key(list).Build()).Error()
+}
+
+// waiting is the length of the queue.
+func (c redisClient) waiting(ctx context.Context) (int64, error) {
+	return c.Do(ctx, c.B().Llen().Key(list).Build()).AsInt64()
+}
+
+// commands is how many scripts and lengths of lists the server was asked for so far. Lengths within scripts are counted
+// too, so it is too much rather than too little.
+func (c redisClient) commands(ctx context.Context) (int64, error) {
+	info, err := c.Do(ctx, c.B().Info().Section("commandstats").Build()).ToString()
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for line := range strings.Lines(info) {
+		command, stats, _ := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
+		calls, _, _ := strings.Cut(stats, ",")
+		switch command {
+		case "evalsha", "eval", "llen":
+			n, err := strconv.ParseInt(calls, 10, 64)
+			if err != nil {
+				return 0, err
+			}
+			sum += n
+		}
+	}
+	return sum, nil
+}
+
+func (c redisClient) blpop(ctx context.Context, key string, timeout time.Duration) (string, error) {
 	answer, err := c.Do(ctx, c.B().Blpop().Key(key).Timeout(timeout.Seconds()).Build()).AsStrSlice()
 	if err != nil {
 		return "", err
@@ -63,7 +102,7 @@ func startRedis(ctx context.Context, dir string) (*server, error) {
 	}
 	return s, eventually(ctx, "an answer of redis-server", func() error {
 		opened, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{"127.0.0.1:" + port}})
-		s.client = client{opened}
+		s.client = redisClient{opened}
 		return err
 	})
 }
@@ -80,7 +119,7 @@ func (s *server) stop() {
 
 // up is a running `offboard up`.
 type up struct {
-	cmd    *exec.Cmd
+	process
 	client *control.Client
 	log    string
 }
@@ -101,20 +140,26 @@ spec:
                   {name: RESULTS, value: %s}]
   maxReplicaCount: 25
   successfulJobsHistoryLimit: 5
-  scalingStrategy: {strategy: accurate}
+  %s
   triggers:
     - type: redis
       metadata: {address: "127.0.0.1:%s", listName: %s, listLength: "1"}
 `
 
+// How items reach their Jobs, as a line of the manifest.
+const (
+	byPop   = "scalingStrategy: {strategy: accurate}"
+	byClaim = "delivery: {mode: claim}"
+)
+
 // up starts `offboard up` with one ScaledJob of that command, and waits until it is ready.
-func (o options) up(ctx context.Context, dir string, redis *server, command []string) (*up, error) {
+func (o options) up(ctx context.Context, dir string, redis *server, command []string, delivery string) (*up, error) {
 	words, err := json.Marshal(command)
 	if err != nil {
 		return nil, err
 	}
 	file, data := filepath.Join(dir, "bench.yaml"), filepath.Join(dir, "data")
-	content := fmt.Sprintf(manifest, words, redis.port, list, results, redis.port, list)
+	content := fmt.Sprintf(manifest, words, redis.port, list, results, delivery, redis.port, list)
 	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 		return nil, err
 	}
@@ -165,36 +210,15 @@ func (u *up) finished(ctx context.Context, n int) error {
 
 func (u *up) stop() {
 	u.client.Close()
-	_ = u.cmd.Process.Signal(syscall.SIGTERM)
-	_ = u.cmd.Wait()
+	u.process.stop()
 }
 
-// cpu is the processor time that the process has used.
-func (u *up) cpu() (time.Duration, error) {
-	// The clock of another process's processor time, as clock_getcpuclockid(3) makes it.
-	const scheduled = 2
-	var used unix.Timespec
-	id := int32(^u.cmd.Process.Pid<<3 | scheduled)
-	if err := unix.ClockGettime(id, &used); err != nil {
-		return 0, err
-	}
-	return time.Duration(used.Nano()), nil
-}
+// patience is how long anything may take, on a machine that does much else.
+const patience = 5 * time.Minute
 
-// resident is the process's memory in bytes.
-func (u *up) resident() (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", u.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	_, after, _ := strings.Cut(string(status), "VmRSS:")
-	kilobytes, err := strconv.ParseInt(strings.Fields(after)[0], 10, 64)
-	return kilobytes << 10, err
-}
-
-// eventually asks until there is no error any more, at most for two minutes.
+// eventually asks until there is no error any more.
 func eventually(ctx context.Context, what string, ask func() error) error {
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(patience)
 	for {
 		err := ask()
 		if err == nil {
