@@ -219,7 +219,10 @@ func (s *session) follow(stream string, read func(entry []byte) error) error {
 		for entry := range entries {
 			if err := read(entry.Body); err != nil {
 				s.fail(fmt.Errorf("%s at %v: %w", stream, entry.Headers["x-stream-offset"], err))
-				continue // until the channel is closed
+				// What follows must not count: it was written by who could read that entry.
+				for range entries { //nolint:revive // until the channel is closed
+				}
+				return
 			}
 			// The server sends more when those before are acknowledged; and it closes a channel that owes it some for long.
 			if unacked++; unacked >= prefetch/2 || len(entries) == 0 {
