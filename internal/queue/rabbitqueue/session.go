@@ -220,7 +220,8 @@ func (s *session) follow(stream string, read func(entry []byte) error) error {
 			if err := read(entry.Body); err != nil {
 				s.fail(fmt.Errorf("%s at %v: %w", stream, entry.Headers["x-stream-offset"], err))
 				// What follows must not count: it was written by who could read that entry.
-				for range entries { //nolint:revive // until the channel is closed
+				for range entries {
+					continue // until the channel is closed
 				}
 				return
 			}
