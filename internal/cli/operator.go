@@ -34,7 +34,7 @@ import (
 )
 
 // gcPercent is by how many percent the memory may grow with what is no longer needed, see runtime/debug.SetGCPercent.
-const gcPercent = 50
+const gcPercent = 25
 
 // envPrefix begins the names of the variables that stand for flags of the operator.
 const envPrefix = "OFFBOARD_"

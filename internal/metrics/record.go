@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"sync"
 
-	dto "github.com/prometheus/client_model/go"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -14,14 +13,11 @@ import (
 	"github.com/offboard-dev/offboard/internal/scaledjob"
 )
 
-// record is what is known of one ScaledJob. Its labels are made once and shared by its series: a vector of
+// record is what is known of one ScaledJob. Its labels are made for a scrape and shared by its series: a vector of
 // client_golang would keep a copy for each of them, which is most of what thousands of ScaledJobs would cost.
 type record struct {
 	key       types.NamespacedName
 	namespace *namespace
-	labels    []*dto.LabelPair // of series named offboard_
-	keda      []*dto.LabelPair // of keda_scaled_job_
-	loop      []*dto.LabelPair // of keda_internal_scale_loop_
 
 	mu sync.Mutex
 	// manifest is the triggers as declared; shared with the ScaledJob and never modified.
@@ -56,7 +52,6 @@ type record struct {
 // triggerRecord is what is known of one trigger.
 type triggerRecord struct {
 	metric  string
-	labels  []*dto.LabelPair
 	latency float64 // seconds
 	errors  float64
 	// read tells that value and active are known.
@@ -68,9 +63,6 @@ func newRecord(key types.NamespacedName, shared *namespace, triggers []v1alpha1.
 	return &record{
 		key:       key,
 		namespace: shared,
-		labels:    jobsCreated.labels(key.Namespace, key.Name),
-		keda:      scaledJobErrors.labels(key.Namespace, key.Name),
-		loop:      scaleLoopLatency.labels(key.Namespace, key.Name, resourceType),
 		manifest:  triggers,
 		triggers:  make([]*triggerRecord, len(triggers)),
 	}
@@ -96,11 +88,7 @@ func (r *record) trigger(ref scaledjob.TriggerRef) *triggerRecord {
 	}
 	t := r.triggers[ref.Index]
 	if t == nil || t.metric != ref.Metric {
-		t = &triggerRecord{
-			metric: ref.Metric,
-			labels: scalerActive.labels(
-				ref.Metric, r.key.Namespace, r.key.Name, scalerName(ref), strconv.Itoa(ref.Index), resourceType),
-		}
+		t = &triggerRecord{metric: ref.Metric}
 		r.triggers[ref.Index] = t
 	}
 	return t
@@ -110,41 +98,45 @@ func (r *record) trigger(ref scaledjob.TriggerRef) *triggerRecord {
 func (r *record) samples(out []sample) []sample {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, t := range r.triggers {
+	for i, t := range r.triggers {
 		if t == nil {
 			continue
 		}
-		out = append(out, scalerLatency.sample(t.labels, t.latency), scalerErrors.sample(t.labels, t.errors))
+		ref := scaledjob.TriggerRef{Type: r.manifest[i].Type, Name: r.manifest[i].Name, Metric: t.metric}
+		labels := scalerActive.labels(
+			t.metric, r.key.Namespace, r.key.Name, scalerName(ref), strconv.Itoa(i), resourceType)
+		out = append(out, scalerLatency.sample(labels, t.latency), scalerErrors.sample(labels, t.errors))
 		if t.read {
-			out = append(out, scalerValue.sample(t.labels, t.value), scalerActive.sample(t.labels, truth(t.active)))
+			out = append(out, scalerValue.sample(labels, t.value), scalerActive.sample(labels, truth(t.active)))
 		}
 	}
+	labels := jobsCreated.labels(r.key.Namespace, r.key.Name)
 	out = append(out,
-		scaledJobErrors.sample(r.keda, r.errors),
-		jobsCreated.sample(r.labels, r.created),
-		jobsRefused.sample(r.labels, r.refused),
-		jobsSurplus.sample(r.labels, r.surplus))
+		scaledJobErrors.sample(scaledJobErrors.labels(r.key.Namespace, r.key.Name), r.errors),
+		jobsCreated.sample(labels, r.created),
+		jobsRefused.sample(labels, r.refused),
+		jobsSurplus.sample(labels, r.surplus))
 	for _, outcome := range slices.Sorted(maps.Keys(r.settled)) {
-		labels := itemsSettled.labels(r.key.Namespace, outcome, r.key.Name)
-		out = append(out, itemsSettled.sample(labels, r.settled[outcome]))
+		out = append(out,
+			itemsSettled.sample(itemsSettled.labels(r.key.Namespace, outcome, r.key.Name), r.settled[outcome]))
 	}
 	if r.reconciled {
 		out = append(out,
-			scaleLoopLatency.sample(r.loop, r.late),
-			scaledJobPaused.sample(r.labels, truth(r.paused)))
+			scaleLoopLatency.sample(scaleLoopLatency.labels(r.key.Namespace, r.key.Name, resourceType), r.late),
+			scaledJobPaused.sample(labels, truth(r.paused)))
 	}
 	if r.jobsKnown {
-		out = append(out, jobsWithoutPods.sample(r.labels, r.withoutPods))
+		out = append(out, jobsWithoutPods.sample(labels, r.withoutPods))
 	}
 	if r.limited {
-		out = append(out, jobsWaiting.sample(r.labels, r.waitingJobs))
+		out = append(out, jobsWaiting.sample(labels, r.waitingJobs))
 	}
 	if r.queueKnown {
 		out = append(out,
-			queueLength.sample(r.labels, r.waiting),
-			queueAge.sample(r.labels, r.age),
-			jobsRunning.sample(r.labels, r.running),
-			jobsPending.sample(r.labels, r.pending))
+			queueLength.sample(labels, r.waiting),
+			queueAge.sample(labels, r.age),
+			jobsRunning.sample(labels, r.running),
+			jobsPending.sample(labels, r.pending))
 	}
 	return out
 }

@@ -25,9 +25,9 @@ type claims struct {
 // newClaims uses the server for scripts and, by what is yet to be set of measured, for measurements. source is the kind
 // of key that items are taken from.
 func newClaims(clients *Clients, s settings, cfg trigger.Config, source, wakeKey, claimedKey string) *claims {
-	made := &claims{scripts: newScripts(clients, s, cfg, source), wakeKey: wakeKey, claimedKey: claimedKey}
-	made.claimsKind.Store(&zsetKind)
 	used, release := clients.acquire(s, cfg.PollingInterval, cfg.Log)
+	made := &claims{scripts: newScripts(clients, used, cfg, source), wakeKey: wakeKey, claimedKey: claimedKey}
+	made.claimsKind.Store(&zsetKind)
 	made.measured = &measured{server: used, release: sync.OnceFunc(func() {
 		release()
 		made.scripts.release()

@@ -429,6 +429,9 @@ func (c *cluster) write(ctx context.Context, key string, do func(*session) error
 	})
 }
 
+// reach implements server.
+func (c *cluster) reach() settings { return c.settings }
+
 // watch implements server.
 func (c *cluster) watch(key string, changed func()) (remove func()) {
 	c.start()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,7 +31,7 @@ type connection struct {
 
 	// watchMu is held for reading while watchers are called, so that none is called after its removal.
 	watchMu  sync.RWMutex
-	watchers map[string]map[*watcher]struct{}
+	watchers map[string][]*watcher
 }
 
 // state is the session, or why there is none; neither while the first attempt after a start or a loss is under way.
@@ -51,7 +52,7 @@ func newConnection(s settings, log *slog.Logger, users *usage) *connection {
 		log:      log,
 		done:     make(chan struct{}),
 		state:    state{replaced: make(chan struct{})},
-		watchers: map[string]map[*watcher]struct{}{},
+		watchers: map[string][]*watcher{},
 	}
 }
 
@@ -237,21 +238,21 @@ func (c *connection) leave(ctx context.Context, opened *session) bool {
 	}
 }
 
+// reach implements server.
+func (c *connection) reach() settings { return c.settings }
+
 // watch implements server.
 func (c *connection) watch(key string, changed func()) (remove func()) {
 	c.start()
 	added := &watcher{changed: changed}
 	c.watchMu.Lock()
 	defer c.watchMu.Unlock()
-	if c.watchers[key] == nil {
-		c.watchers[key] = map[*watcher]struct{}{}
-	}
-	c.watchers[key][added] = struct{}{}
+	c.watchers[key] = append(c.watchers[key], added)
 	return func() {
 		c.watchMu.Lock()
 		defer c.watchMu.Unlock()
-		delete(c.watchers[key], added)
-		if len(c.watchers[key]) == 0 {
+		left := slices.DeleteFunc(c.watchers[key], func(w *watcher) bool { return w == added })
+		if c.watchers[key] = left; len(left) == 0 {
 			delete(c.watchers, key)
 		}
 	}
@@ -266,7 +267,7 @@ func (c *connection) invalidated(keys []string) {
 	c.watchMu.RLock()
 	defer c.watchMu.RUnlock()
 	for _, key := range keys {
-		for w := range c.watchers[key] {
+		for _, w := range c.watchers[key] {
 			w.changed()
 		}
 	}
@@ -277,7 +278,7 @@ func (c *connection) notifyAll() {
 	c.watchMu.RLock()
 	defer c.watchMu.RUnlock()
 	for _, watchers := range c.watchers {
-		for w := range watchers {
+		for _, w := range watchers {
 			w.changed()
 		}
 	}

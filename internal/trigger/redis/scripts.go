@@ -28,10 +28,13 @@ type scripts struct {
 
 var _ redisqueue.Conn = (*scripts)(nil)
 
-func newScripts(clients *Clients, s settings, cfg trigger.Config, source string) *scripts {
-	s.scripts, s.polled = true, false
+// newScripts runs scripts on the server that is measured. What is copied here is kept by each of thousands of triggers.
+func newScripts(clients *Clients, measured server, cfg trigger.Config, source string) *scripts {
+	interval, log := cfg.PollingInterval, cfg.Log
 	return &scripts{source: source, acquire: func() (server, func()) {
-		return clients.acquire(s, cfg.PollingInterval, cfg.Log)
+		s := measured.reach()
+		s.scripts, s.polled = true, false
+		return clients.acquire(s, interval, log)
 	}}
 }
 

@@ -22,6 +22,8 @@ type server interface {
 	watch(key string, changed func()) (remove func())
 	// use notes a user with its polling interval until forget is called.
 	use(interval time.Duration) (forget func())
+	// reach returns how it is reached.
+	reach() settings
 	// stop ends all connections.
 	stop()
 }
