@@ -23,7 +23,8 @@ type claiming struct {
 	result queue.ClaimResult
 	bytes  int64
 	// fetched are messages that nobody has claimed yet.
-	fetched []message
+	fetched  []message
+	progress progress
 	// dry tells that the consumer has had no more, and left how many it has.
 	dry  bool
 	left int64
@@ -72,6 +73,7 @@ func (q *Queue) Claim(ctx context.Context, o queue.ClaimOptions) (queue.ClaimRes
 
 // putBack lets the server deliver again what was fetched and is not claimed, and works out what is left.
 func (q *Queue) putBack(c *claiming) {
+	c.progress.end()
 	for _, m := range c.fetched {
 		_ = m.Nak() // else the server delivers it again after AckWait
 	}
@@ -180,6 +182,7 @@ func (q *Queue) fetch(ctx context.Context, c *claiming, n int) error {
 	got, left, err := q.source.fetch(n)
 	c.dry, c.left = len(got) < n, left
 	c.fetched = append(c.fetched, got...)
+	c.progress.add(got, q.source.ackWait)
 	if err != nil {
 		return err
 	}

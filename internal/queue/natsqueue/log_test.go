@@ -162,6 +162,53 @@ func TestNotAcknowledged(t *testing.T) {
 	b.stats(other, 0, 1, 2)
 }
 
+// TestProgress has a claim that does not get on: its messages are kept in progress, those that follow too, and put back
+// at its end.
+func TestProgress(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "")
+	name := b.source(jetstream.ConsumerConfig{AckWait: 6 * time.Second})
+	b.publish(name, "1", "2", "3")
+	told, err := b.conn.SubscribeSync("$JS.ACK." + name + ".worker.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// each waits until as many messages have been told this.
+	each := func(messages int, what string) {
+		t.Helper()
+		for seen := map[string]bool{}; len(seen) < messages; {
+			got, err := told.NextMsgWithContext(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(got.Data) == what {
+				seen[got.Subject] = true
+			}
+		}
+	}
+	q := b.open(name)
+	err = q.do(t.Context(), func(ctx context.Context) error {
+		c := &claiming{ClaimOptions: queue.ClaimOptions{Owner: "o", Most: 3, Parts: 1}}
+		defer q.putBack(c)
+		for n := 2; n > 0; n-- {
+			if err := q.fetch(ctx, c, n); err != nil {
+				return err
+			}
+			for range 2 {
+				each(len(c.fetched), "+WPI")
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	each(3, "-NAK")
+	b.claim(q, queue.ClaimOptions{Most: 5}, "1", "2", "3")
+	each(3, "+ACK")
+	b.stats(q, 0, 3, 0)
+}
+
 // TestOthersAreSeen has a process whose view is old at each step.
 func TestOthersAreSeen(t *testing.T) {
 	t.Parallel()

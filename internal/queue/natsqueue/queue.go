@@ -1,10 +1,11 @@
 // Package natsqueue hands out the messages of a pull consumer of a NATS JetStream stream.
 //
-// A claim takes a message over: it is fetched, written to a log together with who has claimed it, and only then
-// acknowledged at its consumer. From there on all that is known of the item is in the log, a stream of its own, which
-// is a sequence of transactions: each is written on the condition that nobody else has written since, so that every
-// operation happens as a whole or not at all, one after the other, whoever does it. What the transactions come to is
-// held in memory, by each process for itself, and read again from the log whenever another process has written.
+// A claim takes a message over: it is fetched, kept in progress while it is written to a log together with who has
+// claimed it, and only then acknowledged at its consumer. From there on all that is known of the item is in the log, a
+// stream of its own, which is a sequence of transactions: each is written on the condition that nobody else has written
+// since, so that every operation happens as a whole or not at all, one after the other, whoever does it. What the
+// transactions come to is held in memory, by each process for itself, and read again from the log whenever another
+// process has written.
 //
 // Why the message does not stay with its consumer, kept in progress until it is settled: a server writes
 // acknowledgements to its disk a little later and forgets the last of them when it is killed; items that wait would use

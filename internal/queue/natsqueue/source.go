@@ -23,6 +23,8 @@ type source struct {
 	filters, subjects []string
 	// most is how many messages one request may ask for; 0 means any number.
 	most int
+	// ackWait is after which time the server delivers again what is not acknowledged.
+	ackWait time.Duration
 	// floor is up to which message of the stream all are acknowledged.
 	floor uint64
 }
@@ -62,7 +64,7 @@ func findSource(ctx context.Context, js jetstream.JetStream, streamName, name st
 	found := source{
 		consumer: consumer, stream: stream, streamMade: of.Created, consumerMade: info.Created,
 		replicas: max(1, of.Config.Replicas), filters: config.FilterSubjects, subjects: of.Config.Subjects,
-		most: config.MaxRequestBatch, floor: info.AckFloor.Stream,
+		most: config.MaxRequestBatch, ackWait: config.AckWait, floor: info.AckFloor.Stream,
 	}
 	if config.FilterSubject != "" {
 		found.filters = []string{config.FilterSubject}
