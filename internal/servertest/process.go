@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -25,7 +24,8 @@ const (
 	startTimeout = time.Minute
 	// stopTimeout is how long a server may take to end in order.
 	stopTimeout = 20 * time.Second
-	// attempts is how often free ports are looked for: another process may take one between its choice and its use.
+	// attempts is how often free ports are looked for: a program that is no test may take one between its choice and its
+	// use.
 	attempts = 50
 )
 
@@ -86,33 +86,6 @@ func Start(tb testing.TB, folder string, program Program) *Process {
 		}
 	}
 	tb.Fatalf("no free port for %s found", program.Name)
-	return nil
-}
-
-// FreeAddress returns a host:port on which nothing listens, for a program that is not started by this package.
-func FreeAddress(tb testing.TB) string {
-	tb.Helper()
-	return address(freePorts(tb, 1)[0])
-}
-
-// freePorts returns ports on which nothing listens, from below the range that systems take outgoing ports from, so that
-// they are most likely still free when a server restarts on them.
-func freePorts(tb testing.TB, count int) []int {
-	tb.Helper()
-	var ports []int
-	for range 1000 {
-		port := 12000 + rand.IntN(20000)
-		listener, err := net.Listen("tcp", address(port))
-		if err != nil {
-			continue
-		}
-		// Kept open until all are chosen, so that no port is chosen twice.
-		defer func() { _ = listener.Close() }()
-		if ports = append(ports, port); len(ports) == count {
-			return ports
-		}
-	}
-	tb.Fatalf("no %d free ports on 127.0.0.1 found", count)
 	return nil
 }
 

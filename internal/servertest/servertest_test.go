@@ -3,9 +3,11 @@ package servertest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -112,5 +114,46 @@ func TestProxyHoldsForwardsAndCuts(t *testing.T) {
 	}
 	if proxy.Opened() != 1 {
 		t.Errorf("%d connections opened", proxy.Opened())
+	}
+}
+
+// TestAddressesAreNotGivenTwice has two processes ask for addresses on which they do not listen yet.
+func TestAddressesAreNotGivenTwice(t *testing.T) {
+	t.Parallel()
+	const count, variable = 2000, "OFFBOARD_TEST_ADDRESSES"
+	seen := map[string]bool{}
+	for range count {
+		seen[servertest.FreeAddress(t)] = true
+	}
+	if len(seen) != count {
+		t.Errorf("%d of %d addresses are different", len(seen), count)
+	}
+	if os.Getenv(variable) != "" {
+		for address := range seen {
+			fmt.Println("address", address)
+		}
+		return
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.CommandContext(t.Context(), program, "-test.run=^TestAddressesAreNotGivenTwice$")
+	command.Env = append(os.Environ(), variable+"=1")
+	output, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	others := 0
+	for line := range strings.Lines(string(output)) {
+		if address, found := strings.CutPrefix(strings.TrimSpace(line), "address "); found {
+			others++
+			if seen[address] {
+				t.Errorf("another process was given %s as well", address)
+			}
+		}
+	}
+	if others != count {
+		t.Errorf("the other process was given %d addresses, want %d:\n%s", others, count, output)
 	}
 }
