@@ -21,7 +21,7 @@ const NodeName = "test-node"
 
 // startTimeout is how long a control plane may take to answer, on a machine that does much else at the same time. It
 // takes about 3 s where the machine is idle.
-const startTimeout = 2 * time.Minute
+const startTimeout = 5 * time.Minute
 
 // Options say what a control plane is to be like.
 type Options struct {

@@ -12,8 +12,8 @@ import (
 const (
 	// readyInterval is how often it is asked whether something is ready.
 	readyInterval = 20 * time.Millisecond
-	// askTimeout bounds one question.
-	askTimeout = 5 * time.Second
+	// askTimeout bounds one question, whose answer may be slow on a machine that does much else.
+	askTimeout = 20 * time.Second
 )
 
 // until waits until the condition holds. It fails when ctx ends, or when a component ends by itself.

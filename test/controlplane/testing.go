@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// namespaceTimeout bounds the making of a namespace.
-	namespaceTimeout = 30 * time.Second
+	// namespaceTimeout bounds the making of a namespace, in which a controller has a part that may have lost its API
+	// server just now.
+	namespaceTimeout = 3 * time.Minute
 	// tailLines is how much of each log a failed test shows.
 	tailLines = 30
 )
@@ -102,7 +103,7 @@ func (c *Cluster) Namespace(tb testing.TB) string {
 		tb.Fatalf("make a namespace: %v", err)
 	}
 	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), namespaceTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 		defer cancel()
 		// Nobody waits for its end, and a test that has stopped the API server has other worries.
 		if err := c.client.CoreV1().Namespaces().Delete(ctx, namespace.Name, metav1.DeleteOptions{}); err != nil {

@@ -26,7 +26,7 @@ import (
 )
 
 // stopTimeout is how long a control plane may take to end.
-const stopTimeout = time.Minute
+const stopTimeout = 2 * time.Minute
 
 // started is what run writes to its standard output when the control plane answers.
 const started = "started"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -275,21 +276,15 @@ func TestLogs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = stream.Close() }()
-	buffer := make([]byte, 100)
-	n, err := stream.Read(buffer)
-	if err != nil || string(buffer[:n]) != "two\n" {
-		t.Errorf("got %q, %v", buffer[:n], err)
+	followed := make([]byte, len("two\n"))
+	if _, err := io.ReadFull(stream, followed); err != nil || string(followed) != "two\n" {
+		t.Errorf("got %q, %v", followed, err)
 	}
 	if err := os.WriteFile(filepath.Join(e.Dir(), "pods", string(pod.UID), "work", "go"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var rest strings.Builder
-	for err == nil {
-		n, err = stream.Read(buffer)
-		rest.Write(buffer[:n])
-	}
-	if rest.String() != "three\n" {
-		t.Errorf("got %q", rest.String())
+	if rest, err := io.ReadAll(stream); err != nil || string(rest) != "three\n" {
+		t.Errorf("got %q, %v", rest, err)
 	}
 	for args, want := range map[string]string{
 		"--previous":   "previous terminated container",
@@ -375,9 +370,9 @@ func TestRestartedKubeletReportsItsContainersAsLost(t *testing.T) {
 	if content, err := os.ReadFile(pids); err != nil || strings.Count(string(content), "\n") != 1 {
 		t.Errorf("the processes of the pod were %q, %v", content, err)
 	}
-	if got := e.mustKubectl("logs", "done"); got != "done\n" {
-		t.Errorf("the log from before is %q", got)
-	}
+	// The kubelet may take up the Pods in any order.
+	until(t, "the log from before", func(context.Context) (string, error) { return e.kubectl("logs", "done") },
+		func(log string) bool { return log == "done\n" })
 	e.pod("later", template("true"))
 	e.untilPhase("later", corev1.PodSucceeded)
 }
