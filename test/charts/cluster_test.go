@@ -23,7 +23,7 @@ import (
 )
 
 // patience is how long the cluster's controllers may take, on a machine that does much else at the same time.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // world is a control plane and what the steps of TestCluster do with it.
 type world struct {
@@ -155,7 +155,7 @@ func definitionsAreUpgraded(w world) {
 		w.Errorf("after the upgrade the short names are %s", got)
 	}
 	for _, resource := range []string{"scaledjobs", "triggerauthentications", "clustertriggerauthentications"} {
-		w.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/"+resource+".keda.sh")
+		w.kubectl("wait", "--for=condition=Established", "--timeout=3m", "crd/"+resource+".keda.sh")
 	}
 }
 
@@ -263,7 +263,7 @@ func plainManifests(w world) {
 		w.kubectl("apply", "--server-side", "-f", file)
 	}
 	w.hasPods("offboard", "offboard", 2)
-	w.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/scaledjobs.keda.sh")
+	w.kubectl("wait", "--for=condition=Established", "--timeout=3m", "crd/scaledjobs.keda.sh")
 	text, err := os.ReadFile(file)
 	if err != nil {
 		w.Fatal(err)

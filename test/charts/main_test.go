@@ -22,8 +22,9 @@ const (
 	runnerChart   = "../../charts/runner"
 )
 
-// commandTimeout is how long one command may take, on a machine that does much else at the same time.
-const commandTimeout = 2 * time.Minute
+// commandTimeout is how long one command may take, on a machine that does much else at the same time: helm waits for
+// hooks, and go compiles.
+const commandTimeout = 10 * time.Minute
 
 // The programs that the tests use, built by TestMain.
 var program, helmProgram string

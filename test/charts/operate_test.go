@@ -152,7 +152,7 @@ func (o *operation) inNamedNamespaces(w world) {
 // ends stops the operator, and looks at what it leaves.
 func (o *operation) ends(w world, p *process, namespace, release string) {
 	w.Helper()
-	if ok, err := p.answers(w.Context(), "--metrics-bind-address", "/metrics"); !ok {
+	if ok, err := p.answers(w.Context(), "metrics", "/metrics"); !ok {
 		w.Errorf("the metrics cannot be read: %v", err)
 	}
 	if code := p.end(w); code != 0 {
@@ -214,7 +214,7 @@ func (w world) webhookWorks(u *tunnel, p *process, namespace, name string) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	u.lead(net.JoinHostPort(service.Spec.ClusterIP, "443"), p.listens["--webhook-bind-address"])
+	u.lead(net.JoinHostPort(service.Spec.ClusterIP, "443"), p.webhook)
 	w.until("the webhook's configuration has its authority", func(ctx context.Context) (bool, error) {
 		hook, err := w.Client().AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(ctx, name+"."+namespace,
 			metav1.GetOptions{})
@@ -327,9 +327,9 @@ func (o *operation) works(w world, namespace string) {
 	o.asksPods(w, namespace)
 	o.claims(w, namespace)
 	// The deletion waits until everything is gone, which KEDA's finalizer would keep from happening.
-	w.kubectl("delete", "scaledjob", "own", "shared", "claiming", "asking", "--namespace", namespace, "--timeout=60s")
-	w.kubectl("delete", "triggerauthentication", "redis", "--namespace", namespace, "--timeout=60s")
-	w.kubectl("delete", "clustertriggerauthentication", "redis-of-"+namespace, "--timeout=60s")
+	w.kubectl("delete", "scaledjob", "own", "shared", "claiming", "asking", "--namespace", namespace, "--timeout=3m")
+	w.kubectl("delete", "triggerauthentication", "redis", "--namespace", namespace, "--timeout=3m")
+	w.kubectl("delete", "clustertriggerauthentication", "redis-of-"+namespace, "--timeout=3m")
 	w.until("the Jobs go with their ScaledJobs", func(context.Context) (bool, error) {
 		return len(o.jobs(w, namespace)) == 0, nil
 	})
@@ -403,7 +403,7 @@ spec:
 		}
 		return running != "", nil
 	})
-	w.kubectl("delete", "job", running, "--namespace", namespace, "--timeout=60s")
+	w.kubectl("delete", "job", running, "--namespace", namespace, "--timeout=3m")
 	w.until("it has counted as a failure", func(ctx context.Context) (bool, error) { return settled(ctx, 1, 2, 0) })
 }
 

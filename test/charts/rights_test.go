@@ -2,10 +2,15 @@ package charts
 
 import (
 	"strings"
+	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
+
+// rightsTimeout is how long the API server may take to learn of rights. It takes some milliseconds where the machine is
+// idle.
+const rightsTimeout = 30 * time.Second
 
 // workNeeds are what the operator needs in a namespace whose ScaledJobs it serves, as "verb resource.group/name".
 var workNeeds = []string{
@@ -72,7 +77,7 @@ func operatorRights(w world) {
 }
 
 // may asks the API server whether a user may do something, as `kubectl auth can-i` does. An empty namespace means in
-// all, or a resource that belongs to none.
+// all, or a resource that belongs to none. The server learns of rights that were granted or taken some time later.
 func (w world) may(user, namespace, what string, want bool) {
 	w.Helper()
 	verb, rest, _ := strings.Cut(what, " ")
@@ -80,18 +85,26 @@ func (w world) may(user, namespace, what string, want bool) {
 	resource, group, _ := strings.Cut(resource, ".")
 	resource, subresource, _ := strings.Cut(resource, ":")
 	account := strings.Split(user, ":")
-	review, err := w.Client().AuthorizationV1().SubjectAccessReviews().Create(w.Context(),
-		&authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-			User:   user,
-			Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + account[2], "system:authenticated"},
-			ResourceAttributes: &authorizationv1.ResourceAttributes{
-				Namespace: namespace, Verb: verb, Group: group, Resource: resource, Subresource: subresource, Name: name,
-			},
-		}}, metav1.CreateOptions{})
-	if err != nil {
-		w.Fatal(err)
-	}
-	if review.Status.Allowed != want {
-		w.Errorf("%s may %s in namespace %q: %t, want %t", user, what, namespace, review.Status.Allowed, want)
+	question := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User:   user,
+		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + account[2], "system:authenticated"},
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Namespace: namespace, Verb: verb, Group: group, Resource: resource, Subresource: subresource, Name: name,
+		},
+	}}
+	deadline := time.Now().Add(rightsTimeout)
+	for {
+		review, err := w.Client().AuthorizationV1().SubjectAccessReviews().Create(w.Context(), question, metav1.CreateOptions{})
+		if err != nil {
+			w.Fatal(err)
+		}
+		if review.Status.Allowed == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.Errorf("%s may %s in namespace %q: %t, want %t", user, what, namespace, review.Status.Allowed, want)
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }

@@ -132,7 +132,10 @@ func TestUninstall(t *testing.T) {
 	u.install("--set", "leaderElection.enabled=false")
 	u.has("3 that run again", 1, 3)
 	w.kubectl("scale", "deployment", "offboard", "--namespace", system, "--replicas=0")
-	w.kubectl("wait", "pods", "--namespace", system, "--selector=app.kubernetes.io/name=offboard", "--for=delete", "--timeout=60s")
+	w.until("the operator's Pods are gone", func(ctx context.Context) (bool, error) {
+		pods, err := w.Client().CoreV1().Pods(system).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=offboard"})
+		return err == nil && len(pods.Items) == 0, err
+	})
 	if err := os.WriteFile(filepath.Join(u.dir, "b"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +148,7 @@ func TestUninstall(t *testing.T) {
 	w.mustHelm("uninstall", "offboard", "--namespace", system)
 	u.released("a", "c", "d")
 	u.has("two done", 2, 0)
-	w.kubectl("delete", "namespace", "work", "--timeout=60s")
+	w.kubectl("delete", "namespace", "work", "--timeout=3m")
 
 	used := map[string]bool{}
 	for _, one := range audit.of(t, "system:serviceaccount:"+system+":offboard") {
