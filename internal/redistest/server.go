@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -219,6 +220,8 @@ func (s *Server) connect() rueidis.Client {
 	options := rueidis.ClientOption{
 		InitAddress: []string{s.Addr()}, ForceSingleClient: true, PipelineMultiplex: -1, DisableCache: true,
 		Password: s.options.Password, ClientName: "redistest",
+		// It takes a connection for lost that gives no answer for so long: more than a busy machine needs.
+		ConnWriteTimeout: time.Minute,
 	}
 	if s.certs != nil {
 		options.TLSConfig = s.certs.ClientConfig()
@@ -228,6 +231,15 @@ func (s *Server) connect() rueidis.Client {
 		s.tb.Fatalf("connect to redis-server at %s: %v", s.Addr(), err)
 	}
 	return client
+}
+
+// Await waits until a client of Client has a connection to the server, after a restart. It repeats no command that
+// changes something when that was sent on a connection of before.
+func (s *Server) Await(client rueidis.Client) {
+	s.tb.Helper()
+	await(s.tb, "a connection", func() bool {
+		return client.Do(context.Background(), client.B().Ping().Build()).Error() == nil
+	})
 }
 
 // Do runs one command as the default user, over a connection of its own, and fails the test when it fails.

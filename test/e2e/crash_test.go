@@ -73,6 +73,7 @@ func TestCrashes(t *testing.T) {
 				defer pushing.Unlock()
 				redis.Stop()
 				redis.Restart()
+				redis.Await(client)
 			}()
 			lived /= 2
 		}

@@ -44,6 +44,9 @@ func JetStream(tb testing.TB) *Source {
 		Trigger: fmt.Sprintf(`{type: nats-jetstream, metadata: {natsServerMonitoringEndpoint: %q, natsServer: %q, `+
 			`account: $G, stream: work, consumer: worker, lagThreshold: "1"}}`, server.Addr(natstest.PortMonitor), url),
 		Push: func(ctx context.Context, items ...string) error {
+			// Its own limit is 5 s for each, which a busy machine may need.
+			ctx, cancel := context.WithTimeout(ctx, time.Minute)
+			defer cancel()
 			for _, item := range items {
 				if _, err := js.Publish(ctx, "work", []byte(item)); err != nil {
 					return err
@@ -56,7 +59,7 @@ func JetStream(tb testing.TB) *Source {
 		Kill:  server.Kill,
 		Restart: func() {
 			server.Restart()
-			for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 				_, err := js.Stream(tb.Context(), "work")
 				if err == nil {
 					return

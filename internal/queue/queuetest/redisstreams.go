@@ -23,9 +23,12 @@ func RedisStreams(tb testing.TB) *Source {
 		Push: func(ctx context.Context, items ...string) error {
 			return client.Do(ctx, client.B().Eval().Script(addAll).Numkeys(1).Key("work").Arg(items...).Build()).Error()
 		},
-		Queue:   redisqueue.NewStream(Conn{client}, redisqueue.Stream{Key: "work", Group: "workers"}),
-		Exact:   true,
-		Kill:    server.Kill,
-		Restart: func() { server.Restart() },
+		Queue: redisqueue.NewStream(Conn{client}, redisqueue.Stream{Key: "work", Group: "workers"}),
+		Exact: true,
+		Kill:  server.Kill,
+		Restart: func() {
+			server.Restart()
+			server.Await(client)
+		},
 	}
 }

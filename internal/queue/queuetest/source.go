@@ -45,9 +45,12 @@ func Redis(tb testing.TB) *Source {
 		Push: func(ctx context.Context, items ...string) error {
 			return client.Do(ctx, client.B().Rpush().Key("work").Element(items...).Build()).Error()
 		},
-		Queue:   Open(client, "work"),
-		Exact:   true,
-		Kill:    server.Kill,
-		Restart: func() { server.Restart() },
+		Queue: Open(client, "work"),
+		Exact: true,
+		Kill:  server.Kill,
+		Restart: func() {
+			server.Restart()
+			server.Await(client)
+		},
 	}
 }
