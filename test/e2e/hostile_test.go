@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/offboard-dev/offboard/internal/control"
 	"github.com/offboard-dev/offboard/internal/redistest"
@@ -113,7 +112,9 @@ func TestListNames(t *testing.T) {
 			m := newMachine(t, map[string]string{"work.yaml": manifest})
 			m.start()
 			m.push(name, "x")
-			m.until("a Job", func(info control.ScaledJobInfo) bool { return info.Succeeded > 0 && *info.Queue == 1 })
+			m.until("a Job", func(info control.ScaledJobInfo) bool {
+				return info.Succeeded > 0 && info.Queue != nil && *info.Queue == 1
+			})
 		})
 	}
 }
@@ -274,15 +275,12 @@ spec:
 // TestMemoryRedis serves the queue from memory, where a server program is not installed.
 func TestMemoryRedis(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, map[string]string{"work.yaml": scaledJob("  scalingStrategy: {strategy: accurate}", "", "echo x >> ledger")})
+	// It does not wait for the next poll, which is hours away.
+	m := newMachine(t, map[string]string{"work.yaml": scaledJob("  pollingInterval: 10000", "", "echo x >> ledger")})
 	m.start("--memory-redis")
 	if !strings.Contains(m.log.String(), "memory") {
 		t.Errorf("no warning that the queue lives in memory:\n%s", m.log)
 	}
-	begin := time.Now()
 	m.push("work", "1", "2", "3")
 	m.untilDone(3, 0)
-	if took := time.Since(begin); took > 20*time.Second {
-		t.Errorf("the poll of the pollingInterval was needed: %v", took)
-	}
 }

@@ -40,6 +40,10 @@ func TestMain(m *testing.M) {
 	}())
 }
 
+// patience is how long one step may take, on a machine that does much else at the same time. It is there so that a test
+// which hangs ends: where it matters how long something takes, the test finds that out in another way.
+const patience = 4 * time.Minute
+
 // machine is a folder with manifests and a data folder, on which `offboard up` runs, or not.
 type machine struct {
 	t         *testing.T
@@ -86,7 +90,7 @@ func newMachine(t *testing.T, files map[string]string) *machine {
 		if m.up != nil {
 			_ = m.up.Process.Signal(syscall.SIGTERM)
 			_ = m.up.Process.Signal(syscall.SIGTERM)
-			m.wait(40 * time.Second)
+			m.wait(patience)
 		}
 		if t.Failed() && m.log != nil {
 			t.Logf("offboard up said:\n%s", m.log)
@@ -169,7 +173,7 @@ func (m *machine) stop(signal syscall.Signal) int {
 	if err := m.up.Process.Signal(signal); err != nil {
 		m.t.Fatal(err)
 	}
-	return m.wait(time.Minute)
+	return m.wait(patience)
 }
 
 // run runs a command and returns what it printed and its exit code.
@@ -180,7 +184,7 @@ func (m *machine) run(args ...string) (stdout, stderr string, code int) {
 
 func (m *machine) runIn(stdin string, args ...string) (stdout, stderr string, code int) {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	var out, err bytes.Buffer
@@ -207,7 +211,7 @@ func (m *machine) must(args ...string) string {
 // eventually asks until the answer is yes.
 func (m *machine) eventually(what string, ask func() (ok bool, instead string)) {
 	m.t.Helper()
-	deadline := time.Now().Add(45 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		ok, instead := ask()
 		if ok {
