@@ -64,7 +64,7 @@ func Start(tb testing.TB) *Server {
 		name = "rabbitmq-server"
 	}
 	made.Process = servertest.Start(tb, folder, servertest.Program{
-		Name: name, Ports: portCount, Timeout: 2 * time.Minute, Taken: "eaddrinuse",
+		Name: name, Ports: portCount, Timeout: 5 * time.Minute, Taken: "eaddrinuse",
 		Args: func(p *servertest.Process) ([]string, error) {
 			made.Process = p
 			return nil, errors.Join(

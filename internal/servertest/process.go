@@ -21,9 +21,9 @@ import (
 // Defaults and limits of a program.
 const (
 	// startTimeout is how long a server may take until it answers, unless its program says otherwise.
-	startTimeout = time.Minute
+	startTimeout = 3 * time.Minute
 	// stopTimeout is how long a server may take to end in order.
-	stopTimeout = 20 * time.Second
+	stopTimeout = time.Minute
 	// attempts is how often free ports are looked for: a program that is no test may take one between its choice and its
 	// use.
 	attempts = 50
@@ -47,7 +47,7 @@ type Program struct {
 	// Taken is what the process writes before it ends because of a port that is taken; empty means "ddress already in
 	// use".
 	Taken string
-	// Timeout is how long it may take until it is ready; 0 means a minute.
+	// Timeout is how long it may take until it is ready; 0 means 3 minutes.
 	Timeout time.Duration
 	// Credential is the user and group that the process runs as; nil means the test's.
 	Credential *syscall.Credential
