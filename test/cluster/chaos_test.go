@@ -52,15 +52,16 @@ func produce(t *testing.T, redis *redistest.Server, items int, random *rand.Rand
 	return done
 }
 
-// verify waits until every item was run, and checks what must hold then: each ran once, no Job was surplus, and there
-// were never more than the limit.
+// verify waits until every item was run, and checks what must hold then: each ran once, hardly a Job was surplus, and
+// there were never more than the limit.
 func (c *cluster) verify(l *ledger, jobs *observer, items int) {
 	c.t.Helper()
-	c.eventually("every item run", 5*time.Minute, func() (bool, string) {
+	c.progresses("end of the items", func() (bool, int, string) {
 		created, _ := jobs.counts()
-		return len(l.lines()) >= items, fmt.Sprintf("%d of %d run, %d Jobs", len(l.lines()), items, created)
+		ran := len(l.lines())
+		return ran >= items, ran, fmt.Sprintf("%d of %d run, %d Jobs", ran, items, created)
 	})
-	c.eventually("end of all Jobs", time.Minute, func() (bool, string) {
+	c.eventually("end of all Jobs", func() (bool, string) {
 		n := unfinished(c.jobs())
 		return n == 0, fmt.Sprintf("%d unfinished", n)
 	})
@@ -73,10 +74,16 @@ func (c *cluster) verify(l *ledger, jobs *observer, items int) {
 			c.t.Errorf("item %d ran %d times", i, n)
 		}
 	}
-	created, most := jobs.counts()
-	if all, complete, failed := c.count(); created != items || all != items || failed != 0 {
+	all, complete, failed := c.count()
+	var created, most int
+	c.eventually("word of all Jobs", func() (bool, string) {
+		created, most = jobs.counts()
+		return created >= all, fmt.Sprintf("%d of %d", created, all)
+	})
+	if all < items || complete != all || created != all {
 		c.t.Errorf("%d Jobs for %d items: %d complete, %d failed, %d created", all, items, complete, failed, created)
 	}
+	c.fewSurplus(all-items, items)
 	if most > chaosLimit {
 		c.t.Errorf("%d Jobs at once under a limit of %d", most, chaosLimit)
 	}
@@ -122,14 +129,17 @@ func TestOutages(t *testing.T) {
 		t.Helper()
 		repaired := time.Now()
 		// Kubernetes' own Job controller needs a minute or more to come to itself.
-		c.eventually("every item run after "+after, 4*time.Minute, func() (bool, string) {
-			all, complete, failed := c.count()
-			return complete == items, fmt.Sprintf("%d items, %d Jobs, %d complete, %d failed, %d runs",
-				items, all, complete, failed, len(l.lines()))
+		var all int
+		c.progresses("end of the items after "+after, func() (bool, int, string) {
+			var complete, failed int
+			all, complete, failed = c.count()
+			return complete == all && all >= items && len(l.lines()) >= items, complete,
+				fmt.Sprintf("%d items, %d Jobs, %d complete, %d failed, %d runs", items, all, complete, failed, len(l.lines()))
 		})
-		if all, _, _ := c.count(); all != items || len(l.lines()) != items {
-			t.Errorf("after %s: %d Jobs and %d runs for %d items", after, all, len(l.lines()), items)
+		if len(l.lines()) != items {
+			t.Errorf("after %s: %d runs for %d items", after, len(l.lines()), items)
 		}
+		c.fewSurplus(all-items, items)
 		t.Logf("%s: settled within %v", after, time.Since(repaired).Round(100*time.Millisecond))
 	}
 	add(5)
@@ -155,7 +165,7 @@ func TestOutages(t *testing.T) {
 	for i := range 6 {
 		push(t, redis, "held", fmt.Sprint(i))
 	}
-	c.eventually("3 Jobs that hold their item", time.Minute, func() (bool, string) {
+	c.eventually("3 Jobs that hold their item", func() (bool, string) {
 		return len(l.lines()) == items+3, fmt.Sprintf("%d items, runs %v", items, l.lines())
 	})
 	redis.Stop()
@@ -163,7 +173,7 @@ func TestOutages(t *testing.T) {
 	c.condition("work", v1alpha1.ConditionReady, metav1.ConditionFalse)
 	c.condition("held", v1alpha1.ConditionReady, metav1.ConditionFalse)
 	l.release()
-	c.eventually("end of the Jobs that held their item", time.Minute, func() (bool, string) {
+	c.eventually("end of the Jobs that held their item", func() (bool, string) {
 		n := unfinished(c.jobs())
 		return n == 0, fmt.Sprintf("%d unfinished", n)
 	})

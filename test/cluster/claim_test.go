@@ -66,7 +66,7 @@ func claimChaos(t *testing.T, source *queuetest.Source) {
 			break
 		}
 		if lines > ended {
-			ended, deadline = lines, time.Now().Add(5*time.Minute)
+			ended, deadline = lines, time.Now().Add(patience)
 		}
 		if kills%10 == 0 {
 			t.Logf("after %v: %d of %d have run, %d kills", time.Since(began).Round(time.Second), lines, claimItems, kills)
@@ -100,7 +100,7 @@ func claimChaos(t *testing.T, source *queuetest.Source) {
 		o.waitReady()
 	}
 	took := time.Since(began)
-	c.eventually("end of all Jobs", 2*time.Minute, func() (bool, string) {
+	c.eventually("end of all Jobs", func() (bool, string) {
 		n := unfinished(c.jobs())
 		return n == 0, fmt.Sprintf("%d unfinished", n)
 	})
@@ -140,13 +140,13 @@ func TestClaimedItems(t *testing.T) {
 	q := queuetest.Open(redis.Client(), name)
 	for i, item := range queuetest.AwkwardItems() {
 		push(t, redis, name, string(item.Item))
-		c.eventually("a run of "+item.Name, 2*time.Minute, func() (bool, string) {
+		c.eventually("a run of "+item.Name, func() (bool, string) {
 			stats, err := q.Stats(t.Context())
 			return err == nil && stats.Done == int64(i+1), fmt.Sprintf("%+v, %v", stats, err)
 		})
 		item.CheckKept(t, dir)
 	}
-	c.eventually("end of the Secrets", time.Minute, func() (bool, string) {
+	c.eventually("end of the Secrets", func() (bool, string) {
 		names := c.kubectl("get", "secrets", "--output", "name")
 		return names == "", names
 	})
@@ -164,7 +164,7 @@ func TestDeadItem(t *testing.T) {
 	push(t, redis, "work", "bad", "1", "2")
 	q := queuetest.Open(redis.Client(), "work")
 	var dead []queue.Record
-	c.eventually("the item's death", 2*time.Minute, func() (bool, string) {
+	c.eventually("the item's death", func() (bool, string) {
 		var err error
 		dead, err = q.List(t.Context(), queue.Dead, 0, 10)
 		return len(dead) == 1, fmt.Sprintf("%+v, %v", dead, err)
@@ -174,10 +174,10 @@ func TestDeadItem(t *testing.T) {
 		last.Job != "work-"+dead[0].ID+"-2" || last.Log != "on my way out\n" {
 		t.Errorf("got %+v, %+v", dead[0], last)
 	}
-	c.eventually("the runs of the others", time.Minute, func() (bool, string) {
+	c.eventually("the runs of the others", func() (bool, string) {
 		return slices.Equal(l.lines(), []string{"1", "2"}), fmt.Sprint(l.lines())
 	})
-	c.eventually("event ItemsBuried", 10*time.Second, func() (bool, string) {
+	c.eventually("event ItemsBuried", func() (bool, string) {
 		count, message := c.events("work", "ItemsBuried")
 		return count == 1, message
 	})
@@ -193,8 +193,8 @@ func TestReleasedItems(t *testing.T) {
 		shell: fmt.Sprintf(`echo $OFFBOARD_ITEM >> %s; [ $OFFBOARD_ITEM = 2 ] || exec sleep 600`, l.path),
 	}.claimed("attempts: 2"), "apply", "-f", "-")
 	push(t, redis, "work", "1", "2", "3", "4", "5", "6", "7")
-	c.eventually("runs", 2*time.Minute, func() (bool, string) { return len(l.lines()) == 5, fmt.Sprint(l.lines()) })
-	c.kubectl("delete", "sj", "work", "--timeout", "60s")
+	c.eventually("runs", func() (bool, string) { return len(l.lines()) == 5, fmt.Sprint(l.lines()) })
+	c.kubectl("delete", "sj", "work", "--timeout", "3m")
 	q := queuetest.Open(redis.Client(), "work")
 	ready, err := q.List(t.Context(), queue.Ready, 0, 10)
 	var got []string
@@ -204,7 +204,7 @@ func TestReleasedItems(t *testing.T) {
 	if want := []string{"1", "3", "4", "5", "6", "7"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("the queue holds %q, %v, want %q", got, err, want)
 	}
-	c.eventually("end of the Jobs", time.Minute, func() (bool, string) {
+	c.eventually("end of the Jobs", func() (bool, string) {
 		return len(c.jobs()) == 0, fmt.Sprint(len(c.jobs()))
 	})
 }

@@ -9,11 +9,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +27,7 @@ import (
 	"github.com/prometheus/common/model"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -34,7 +37,6 @@ import (
 	"github.com/offboard-dev/offboard/internal/crds"
 	"github.com/offboard-dev/offboard/internal/redistest"
 	"github.com/offboard-dev/offboard/internal/scaledjob"
-	"github.com/offboard-dev/offboard/internal/servertest"
 	"github.com/offboard-dev/offboard/test/controlplane"
 )
 
@@ -120,7 +122,75 @@ func use(t *testing.T, plane *controlplane.Cluster) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &cluster{Cluster: plane, t: t, namespace: plane.Namespace(t), client: c}
+	made := &cluster{Cluster: plane, t: t, namespace: plane.Namespace(t), client: c}
+	made.eventually("word of the definitions for kubectl", made.definitionsAreTold)
+	return made
+}
+
+// definitionsAreTold tells whether the document about all groups of resources has the definitions: the API server makes
+// it some time after it serves them, and kubectl knows no kinds but those in it.
+func (c *cluster) definitionsAreTold() (ok bool, state string) {
+	_, lists, err := c.Client().Discovery().ServerGroupsAndResources()
+	kinds := map[string]bool{}
+	for _, list := range lists {
+		if list.GroupVersion == v1alpha1.GroupVersion.String() {
+			for i := range list.APIResources {
+				kinds[list.APIResources[i].Kind] = true
+			}
+		}
+	}
+	return len(kinds) == len(crds.Definitions()), fmt.Sprintf("%v, %v", kinds, err)
+}
+
+// Limits of waiting. They are there so that a test which hangs ends: where it matters how long something takes, the
+// test finds that out in another way.
+const (
+	// patience is how long one step may take, on a machine that does much else at the same time.
+	patience = 5 * time.Minute
+	// unanswered is how long a request is made again whose answer does not come: the API server may have been started
+	// anew just now.
+	unanswered = time.Minute
+)
+
+// ask makes a request that changes nothing, or that changes nothing more when it is made again. It fails the test when
+// the API server refuses it, or does not answer for long.
+func (c *cluster) ask(what string, request func(ctx context.Context) error) {
+	c.t.Helper()
+	deadline := time.Now().Add(unanswered)
+	for {
+		err := request(c.t.Context())
+		if err == nil {
+			return
+		}
+		if status := apierrors.APIStatus(nil); errors.As(err, &status) &&
+			status.Status().Code < http.StatusInternalServerError || time.Now().After(deadline) {
+			c.t.Fatalf("%s: %v", what, err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// list lists the objects of that type in the test's namespace.
+func (c *cluster) list(objects client.ObjectList) {
+	c.t.Helper()
+	c.ask(fmt.Sprintf("list %T", objects), func(ctx context.Context) error {
+		return c.client.List(ctx, objects, client.InNamespace(c.namespace))
+	})
+}
+
+// create makes an object in the test's namespace, under its name.
+func (c *cluster) create(object client.Object) {
+	c.t.Helper()
+	object.SetNamespace(c.namespace)
+	again := false
+	c.ask(fmt.Sprintf("create %T %s", object, object.GetName()), func(ctx context.Context) error {
+		err := c.client.Create(ctx, object)
+		if again && apierrors.IsAlreadyExists(err) {
+			return nil // an answer was lost
+		}
+		again = true
+		return err
+	})
 }
 
 // kubectl runs a command in the test's namespace and returns what it printed.
@@ -132,20 +202,24 @@ func (c *cluster) kubectl(args ...string) string {
 // apply runs a command with that input in the test's namespace.
 func (c *cluster) apply(input string, args ...string) string {
 	c.t.Helper()
-	output, err := c.KubectlInput(c.t.Context(), input, append([]string{"--namespace", c.namespace}, args...)...)
-	if err != nil {
-		c.t.Fatalf("kubectl %s: %v", strings.Join(args, " "), err)
+	deadline := time.Now().Add(unanswered)
+	for {
+		output, err := c.KubectlInput(c.t.Context(), input, append([]string{"--namespace", c.namespace}, args...)...)
+		if err == nil {
+			return string(output)
+		}
+		// Such a request was not sent: the server has accepted no connection, or kept it waiting for its handshake.
+		if !strings.Contains(err.Error(), "Unable to connect to the server") || time.Now().After(deadline) {
+			c.t.Fatalf("kubectl %s: %v", strings.Join(args, " "), err)
+		}
 	}
-	return string(output)
 }
 
 // jobs returns the Jobs of the test's namespace.
 func (c *cluster) jobs() []batchv1.Job {
 	c.t.Helper()
 	var list batchv1.JobList
-	if err := c.client.List(c.t.Context(), &list, client.InNamespace(c.namespace)); err != nil {
-		c.t.Fatal(err)
-	}
+	c.list(&list)
 	return list.Items
 }
 
@@ -168,9 +242,9 @@ func (c *cluster) count() (all, complete, failed int) {
 func (c *cluster) scaledJob(name string) *v1alpha1.ScaledJob {
 	c.t.Helper()
 	sj := &v1alpha1.ScaledJob{}
-	if err := c.client.Get(c.t.Context(), client.ObjectKey{Namespace: c.namespace, Name: name}, sj); err != nil {
-		c.t.Fatal(err)
-	}
+	c.ask("get ScaledJob "+name, func(ctx context.Context) error {
+		return c.client.Get(ctx, client.ObjectKey{Namespace: c.namespace, Name: name}, sj)
+	})
 	return sj
 }
 
@@ -178,7 +252,7 @@ func (c *cluster) scaledJob(name string) *v1alpha1.ScaledJob {
 func (c *cluster) condition(name string, kind v1alpha1.ConditionType, status metav1.ConditionStatus) v1alpha1.Condition {
 	c.t.Helper()
 	var condition v1alpha1.Condition
-	c.eventually(fmt.Sprintf("%s of %s being %s", kind, name, status), time.Minute, func() (bool, string) {
+	c.eventually(fmt.Sprintf("%s of %s being %s", kind, name, status), func() (bool, string) {
 		condition = c.scaledJob(name).Status.Conditions.Get(kind)
 		return condition.Status == status, fmt.Sprintf("%+v", condition)
 	})
@@ -189,9 +263,7 @@ func (c *cluster) condition(name string, kind v1alpha1.ConditionType, status met
 func (c *cluster) events(name, reason string) (count int, message string) {
 	c.t.Helper()
 	var list corev1.EventList
-	if err := c.client.List(c.t.Context(), &list, client.InNamespace(c.namespace)); err != nil {
-		c.t.Fatal(err)
-	}
+	c.list(&list)
 	for _, event := range list.Items {
 		if event.InvolvedObject.Name == name && event.Reason == reason {
 			count += int(event.Count)
@@ -201,17 +273,42 @@ func (c *cluster) events(name, reason string) (count int, message string) {
 	return count, message
 }
 
-// eventually waits until the condition holds; the text says how things stand.
-func (c *cluster) eventually(what string, limit time.Duration, condition func() (bool, string)) {
+// fewSurplus wants few Jobs, with delivery by pop, to be more than the items. Where the machine holds a runner up for
+// longer than the operator has patience, which may be no more than a second, its item counts as one that nobody takes:
+// another Job is started, which may find none. If Jobs owed nothing there would be about one such Job for each item.
+func (c *cluster) fewSurplus(jobs, items int) {
 	c.t.Helper()
-	deadline := time.Now().Add(limit)
-	for {
+	if jobs > 2+items/50 {
+		c.t.Errorf("%d Jobs more than the %d items", jobs, items)
+	} else if jobs > 0 {
+		c.t.Logf("%d Jobs more than the %d items: runners were late", jobs, items)
+	}
+}
+
+// eventually waits until the condition holds; the text says how things stand.
+func (c *cluster) eventually(what string, condition func() (bool, string)) {
+	c.t.Helper()
+	c.progresses(what, func() (bool, int, string) {
 		ok, state := condition()
+		return ok, 0, state
+	})
+}
+
+// progresses waits until the condition holds, however long that takes: what takes long depends on the machine. It gives
+// up when the number, of what there was at the most, has not grown for long.
+func (c *cluster) progresses(what string, condition func() (ok bool, done int, state string)) {
+	c.t.Helper()
+	most, deadline := math.MinInt, time.Time{}
+	for {
+		ok, done, state := condition()
 		if ok {
 			return
 		}
+		if done > most {
+			most, deadline = done, time.Now().Add(patience)
+		}
 		if time.Now().After(deadline) {
-			c.t.Fatalf("no %s within %v: %s", what, limit, state)
+			c.t.Fatalf("no %s, and nothing new for %v: %s", what, patience, state)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -219,12 +316,10 @@ func (c *cluster) eventually(what string, limit time.Duration, condition func() 
 
 // operator is one process of the program as an operator.
 type operator struct {
-	t       *testing.T
-	cmd     *exec.Cmd
-	log     *lockedBuffer
-	health  string
-	metrics string
-	ended   chan struct{}
+	t     *testing.T
+	cmd   *exec.Cmd
+	log   *lockedBuffer
+	ended chan struct{}
 }
 
 // lockedBuffer collects the output of a process.
@@ -256,10 +351,11 @@ func (c *cluster) start(flags ...string) *operator {
 // launch starts an operator and waits for nothing.
 func (c *cluster) launch(flags ...string) *operator {
 	c.t.Helper()
-	o := &operator{t: c.t, log: &lockedBuffer{}, health: servertest.FreeAddress(c.t), metrics: servertest.FreeAddress(c.t), ended: make(chan struct{})}
+	o := &operator{t: c.t, log: &lockedBuffer{}, ended: make(chan struct{})}
 	args := append([]string{
 		"operator", "--kubeconfig", c.KubeconfigFile(), "--namespaces", c.namespace, "--webhook=false",
-		"--metrics-bind-address", o.metrics, "--health-probe-bind-address", o.health,
+		// Any free ports: the log says which.
+		"--metrics-bind-address", "127.0.0.1:0", "--health-probe-bind-address", "127.0.0.1:0",
 		"--leader-election-namespace", c.namespace, "--log-format", "text",
 	}, flags...)
 	o.cmd = exec.Command(operatorProgram, args...)
@@ -277,15 +373,27 @@ func (c *cluster) launch(flags ...string) *operator {
 			c.t.Error("the race detector has found something in the operator")
 		}
 		if c.t.Failed() {
-			c.t.Logf("the operator %s said:\n%s", o.health, o.log)
+			c.t.Logf("the operator %d said:\n%s", o.cmd.Process.Pid, o.log)
 		}
 	})
 	return o
 }
 
+var serving = regexp.MustCompile(`msg="serving (health checks|metrics)" address=(\S+)`)
+
+// address returns where the operator serves "metrics" or "health checks"; nothing before it does.
+func (o *operator) address(of string) string {
+	for _, found := range serving.FindAllStringSubmatch(o.log.String(), -1) {
+		if found[1] == of {
+			return found[2]
+		}
+	}
+	return ""
+}
+
 func (o *operator) waitReady() {
 	o.t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(patience)
 	for !o.ready() {
 		select {
 		case <-o.ended:
@@ -299,9 +407,13 @@ func (o *operator) waitReady() {
 }
 
 func (o *operator) ready() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	address := o.address("health checks")
+	if address == "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+o.health+"/readyz", http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/readyz", http.NoBody)
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -317,7 +429,7 @@ func (o *operator) ready() bool {
 // it fails the test when there is more than one.
 func (o *operator) metric(name string, values ...string) (value float64, found bool) {
 	o.t.Helper()
-	request, err := http.NewRequestWithContext(o.t.Context(), http.MethodGet, "http://"+o.metrics+"/metrics", http.NoBody)
+	request, err := http.NewRequestWithContext(o.t.Context(), http.MethodGet, "http://"+o.address("metrics")+"/metrics", http.NoBody)
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -350,7 +462,7 @@ func (o *operator) metric(name string, values ...string) (value float64, found b
 // wantMetric waits until the one series has the value.
 func (c *cluster) wantMetric(o *operator, want float64, name string, values ...string) {
 	c.t.Helper()
-	c.eventually(fmt.Sprintf("%s%q of %v", name, values, want), 20*time.Second, func() (bool, string) {
+	c.eventually(fmt.Sprintf("%s%q of %v", name, values, want), func() (bool, string) {
 		got, found := o.metric(name, values...)
 		return found && got == want, fmt.Sprintf("%v, found %v", got, found)
 	})
@@ -362,10 +474,10 @@ func (o *operator) end(signal syscall.Signal) int {
 	_ = o.cmd.Process.Signal(signal) // it may have ended already
 	select {
 	case <-o.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		_ = o.cmd.Process.Kill()
 		<-o.ended
-		o.t.Errorf("the operator did not end within 30 s of %v", signal)
+		o.t.Errorf("the operator did not end within a minute of %v", signal)
 	}
 	return o.cmd.ProcessState.ExitCode()
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,7 +10,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -31,20 +31,22 @@ func TestNamespaceDeletedMeanwhile(t *testing.T) {
 			c.apply(m.claimed("attempts: 2"), "apply", "-f", "-")
 			o := c.start()
 			push(t, redis, "work", "a", "b", "c", "d", "e")
-			c.eventually("3 running Jobs", time.Minute, func() (bool, string) {
+			c.eventually("3 running Jobs", func() (bool, string) {
 				return len(c.running()) == 3, fmt.Sprintf("Jobs %v, running Pods %v", len(c.jobs()), c.running())
 			})
 			o.end(syscall.SIGKILL)
 			c.kubectl("delete", "namespace", c.namespace, "--wait=false")
 			namespace := &corev1.Namespace{}
 			exists := func() bool {
-				err := c.client.Get(t.Context(), client.ObjectKey{Name: c.namespace}, namespace)
-				if client.IgnoreNotFound(err) != nil {
-					t.Fatal(err)
-				}
-				return !apierrors.IsNotFound(err)
+				there := false
+				c.ask("get the namespace", func(ctx context.Context) error {
+					err := c.client.Get(ctx, client.ObjectKey{Name: c.namespace}, namespace)
+					there = err == nil
+					return client.IgnoreNotFound(err)
+				})
+				return there
 			}
-			c.eventually("wait for finalizers", time.Minute, func() (bool, string) {
+			c.eventually("wait for finalizers", func() (bool, string) {
 				return exists() && slices.ContainsFunc(namespace.Status.Conditions, func(condition corev1.NamespaceCondition) bool {
 					return condition.Type == corev1.NamespaceFinalizersRemaining && condition.Status == corev1.ConditionTrue &&
 						strings.Contains(condition.Message, v1alpha1.FinalizerSettle)
@@ -55,15 +57,15 @@ func TestNamespaceDeletedMeanwhile(t *testing.T) {
 			}
 			began := time.Now()
 			o = c.launch("--leader-elect=false")
-			c.eventually("end of the namespace", 90*time.Second, func() (bool, string) {
+			c.eventually("end of the namespace", func() (bool, string) {
 				there := exists()
 				return !there, fmt.Sprint(namespace.Status.Conditions)
 			})
 			t.Logf("the namespace went %v after the operator was started", time.Since(began).Round(time.Second))
 			if !reachable {
-				if !strings.Contains(o.log.String(), "stay claimed") {
-					t.Errorf("the log does not tell what became of the items")
-				}
+				c.eventually("word of what became of the items", func() (bool, string) {
+					return strings.Contains(o.log.String(), "stay claimed"), o.log.String()
+				})
 				redis.Restart()
 			}
 			stats, err := queuetest.Open(redis.Client(), "work").Stats(t.Context())
@@ -86,9 +88,7 @@ func TestNamespaceDeletedMeanwhile(t *testing.T) {
 func (c *cluster) running() (names []string) {
 	c.t.Helper()
 	var list corev1.PodList
-	if err := c.client.List(c.t.Context(), &list, client.InNamespace(c.namespace)); err != nil {
-		c.t.Fatal(err)
-	}
+	c.list(&list)
 	for i := range list.Items {
 		pod := &list.Items[i]
 		if pod.Status.Phase == corev1.PodRunning && pod.DeletionTimestamp == nil && metav1.GetControllerOf(pod) != nil {

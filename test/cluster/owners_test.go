@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/watch"
+	toolscache "k8s.io/client-go/tools/cache"
+	toolswatch "k8s.io/client-go/tools/watch"
 	"k8s.io/utils/ptr"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
@@ -42,7 +44,18 @@ type leaseEvent struct {
 func (c *cluster) recordLeases() *leaseHistory {
 	c.t.Helper()
 	h := &leaseHistory{}
-	watcher, err := c.Client().CoordinationV1().Leases(c.namespace).Watch(c.t.Context(), metav1.ListOptions{})
+	leases := c.Client().CoordinationV1().Leases(c.namespace)
+	existing, err := leases.List(c.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for i := range existing.Items {
+		h.add(watch.Added, &existing.Items[i])
+	}
+	// Where a watch ends, the next one begins with what came after it.
+	watcher, err := toolswatch.NewRetryWatcherWithContext(c.t.Context(), existing.ResourceVersion, &toolscache.ListWatch{
+		WatchFuncWithContext: leases.Watch,
+	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -70,7 +83,7 @@ func (h *leaseHistory) add(event watch.EventType, lease *coordinationv1.Lease) {
 // all returns the history, which ends when no Lease is left.
 func (h *leaseHistory) all(t *testing.T) []leaseEvent {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(patience)
 	for {
 		h.mu.Lock()
 		there := map[string]bool{}
@@ -182,12 +195,41 @@ func inOrder(t *testing.T, a, b string) int {
 	return order
 }
 
-// verify wants each write to have come from the owner of its ScaledJob. Whoever claims a ScaledJob by the view in its Lease
+// goesOn wants other replicas to have created Jobs while the Lease of one that was lost was waited for: from its last
+// renewal until it was deleted.
+func goesOn(t *testing.T, writes []written, history []leaseEvent, lease string) {
+	t.Helper()
+	var last, gone, before leaseEvent
+	for _, event := range history {
+		if event.lease.Name != lease {
+			continue
+		}
+		if event.gone {
+			last, gone = before, event
+		}
+		before = event
+	}
+	if !gone.gone {
+		t.Fatalf("the Lease %s was never deleted", lease)
+	}
+	created := 0
+	for _, w := range writes {
+		if w.what == "create jobs" && w.identity != gone.identity &&
+			inOrder(t, last.version, w.version) < 0 && inOrder(t, w.version, gone.version) < 0 {
+			created++
+		}
+	}
+	t.Logf("while the Lease %s was waited for, other replicas created %d Jobs", lease, created)
+	if created == 0 {
+		t.Errorf("while the Lease %s was waited for, other replicas created no Jobs", lease)
+	}
+}
+
+// verifyOwners wants each write to have come from the owner of its ScaledJob. Whoever claims a ScaledJob by the view in its Lease
 // comes to own it at the moment when nobody else does, and owns it for as long as it claims it: so there is one owner at
 // the most at any time, whatever replicas think.
-func (a audit) verify(t *testing.T, history []leaseEvent) {
+func verifyOwners(t *testing.T, writes []written, history []leaseEvent) {
 	t.Helper()
-	writes := a.writes(t)
 	leases, identities := map[string]shard.Lease{}, map[string]string{}
 	owners := map[types.NamespacedName]string{}
 	for _, w := range writes {

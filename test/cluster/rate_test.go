@@ -19,14 +19,14 @@ import (
 )
 
 // TestNoThrottle compares the operator with plain parallel writers on the same control plane. What makes it slower than a
-// small multiple of them, three times in a row, is no noise: client-go's own limits of 5 or 20 requests a second are ten
+// small multiple of them, five times in a row, is no noise: client-go's own limits of 5 or 20 requests a second are ten
 // times as slow and more. It does not run beside other tests.
 func TestNoThrottle(t *testing.T) {
 	const (
 		jobs    = 200
 		writers = 32
 		slower  = 4
-		rounds  = 3
+		rounds  = 5
 	)
 	c, redis := onShared(t), redistest.Start(t, redistest.Options{})
 	c.start()
@@ -88,7 +88,7 @@ func (c *cluster) await(name string, jobs int) <-chan time.Time {
 				if event.Type == watch.Added {
 					found++
 				}
-			case <-time.After(2 * time.Minute):
+			case <-time.After(patience):
 				c.t.Errorf("%d of %d Jobs of %s were made", found, jobs, name)
 				return
 			}

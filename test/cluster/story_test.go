@@ -6,12 +6,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
 	"github.com/offboard-dev/offboard/internal/redistest"
@@ -73,7 +71,7 @@ spec:
 		want = append(want, item)
 		push(t, redis, "usertask", item)
 	}
-	c.eventually("end of six Jobs", 2*time.Minute, func() (bool, string) {
+	c.eventually("end of six Jobs", func() (bool, string) {
 		all, complete, failed := c.count()
 		return complete == 6, fmt.Sprintf("%d Jobs, %d complete, %d failed", all, complete, failed)
 	})
@@ -100,7 +98,7 @@ spec:
 	for _, reason := range []string{
 		"KEDAScalersStarted", "ScaledJobReady", "ScaledJobActive", "ScaledJobInactive", "KEDAJobsCreated",
 	} {
-		c.eventually("event "+reason, 10*time.Second, func() (bool, string) {
+		c.eventually("event "+reason, func() (bool, string) {
 			count, message := c.events("usertask", reason)
 			return count > 0, message
 		})
@@ -155,7 +153,7 @@ func TestRollout(t *testing.T) {
 			for i := range 20 {
 				push(t, redis, "work", fmt.Sprint(i))
 			}
-			c.eventually("10 Jobs with an item", 2*time.Minute, func() (bool, string) {
+			c.eventually("10 Jobs with an item", func() (bool, string) {
 				return len(ledger.lines()) == 10, fmt.Sprint(ledger.lines())
 			})
 			before := map[string]bool{}
@@ -166,7 +164,7 @@ func TestRollout(t *testing.T) {
 				`"value":"registry.example/work:2"}`
 			if test.replaced {
 				c.kubectl("patch", "sj", "work", "--type=json", "-p", "["+image+"]")
-				c.eventually("10 other Jobs with an item", 2*time.Minute, func() (bool, string) {
+				c.eventually("10 other Jobs with an item", func() (bool, string) {
 					old := 0
 					for _, job := range c.jobs() {
 						if before[string(job.UID)] {
@@ -185,7 +183,7 @@ func TestRollout(t *testing.T) {
 			// The one Job more that the update allows shows that the operator has done what it does about an update.
 			c.kubectl("patch", "sj", "work", "--type=json", "-p",
 				"["+image+`,{"op":"replace","path":"/spec/maxReplicaCount","value":11}]`)
-			c.eventually("an 11th Job with an item", time.Minute, func() (bool, string) {
+			c.eventually("an 11th Job with an item", func() (bool, string) {
 				return len(ledger.lines()) == 11, fmt.Sprint(ledger.lines())
 			})
 			jobs := c.jobs()
@@ -215,22 +213,20 @@ func TestDeletion(t *testing.T) {
 			c.apply(manifest{name: "work", redis: redis.Addr(), shell: hold(ledger)}.String(), "apply", "-f", "-")
 			c.kubectl("patch", "sj", "work", "--type=merge", "-p", `{"metadata":{"finalizers":["finalizer.keda.sh"]}}`)
 			push(t, redis, "work", "1", "2", "3")
-			c.eventually("3 Jobs with an item", time.Minute, func() (bool, string) {
+			c.eventually("3 Jobs with an item", func() (bool, string) {
 				return len(ledger.lines()) == 3, fmt.Sprint(ledger.lines())
 			})
 			if !reachable {
 				redis.Stop()
 			}
-			c.kubectl("delete", "sj", "work", "--timeout=20s")
-			c.eventually("end of the Jobs and Pods", time.Minute, func() (bool, string) {
+			c.kubectl("delete", "sj", "work", "--timeout=3m")
+			c.eventually("end of the Jobs and Pods", func() (bool, string) {
 				var pods corev1.PodList
-				if err := c.client.List(t.Context(), &pods, client.InNamespace(c.namespace)); err != nil {
-					t.Fatal(err)
-				}
+				c.list(&pods)
 				return len(c.jobs()) == 0 && len(pods.Items) == 0, fmt.Sprintf("%d Jobs, %d Pods", len(c.jobs()), len(pods.Items))
 			})
 			for _, reason := range []string{"KEDAScalersStopped", "ScaledJobDeleted"} {
-				c.eventually("event "+reason, 10*time.Second, func() (bool, string) {
+				c.eventually("event "+reason, func() (bool, string) {
 					count, message := c.events("work", reason)
 					return count == 1, fmt.Sprintf("%d times: %s", count, message)
 				})
@@ -261,17 +257,15 @@ func TestAdoption(t *testing.T) {
 			Spec: *sj.Spec.JobTargetRef.DeepCopy(),
 		}
 		job.Spec.Template.Labels = map[string]string{"scaledjob.keda.sh/name": "work"}
-		if err := c.client.Create(t.Context(), job); err != nil {
-			t.Fatal(err)
-		}
+		c.create(job)
 	}
 	push(t, redis, "work", "1", "2")
-	c.eventually("the two Jobs of KEDA at work", time.Minute, func() (bool, string) {
+	c.eventually("the two Jobs of KEDA at work", func() (bool, string) {
 		return len(ledger.lines()) == 2, fmt.Sprint(ledger.lines())
 	})
 	c.start()
 	push(t, redis, "work", "3", "4", "5", "6")
-	c.eventually("a third Job at work", time.Minute, func() (bool, string) {
+	c.eventually("a third Job at work", func() (bool, string) {
 		return len(ledger.lines()) == 3, fmt.Sprint(ledger.lines())
 	})
 	// Whatever else the operator would create it has created once it has seen the change after that.

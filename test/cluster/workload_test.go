@@ -11,6 +11,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/offboard-dev/offboard/api/v1alpha1"
@@ -51,15 +52,13 @@ func (c *cluster) pod(name string, labels map[string]string, command ...string) 
 	if len(command) == 0 {
 		pod.Spec.NodeSelector = map[string]string{"example.org/no-such-node": "true"}
 	}
-	if err := c.client.Create(c.t.Context(), pod); err != nil {
-		c.t.Fatal(err)
-	}
+	c.create(pod)
 }
 
 // wantJobs waits until a ScaledJob has that many Jobs.
 func (c *cluster) wantJobs(scaledJob string, want int) {
 	c.t.Helper()
-	c.eventually(fmt.Sprintf("%d Jobs of %s", want, scaledJob), time.Minute, func() (bool, string) {
+	c.eventually(fmt.Sprintf("%d Jobs of %s", want, scaledJob), func() (bool, string) {
 		got := 0
 		for _, job := range c.jobs() {
 			if job.Labels[v1alpha1.LabelScaledJob] == scaledJob {
@@ -74,25 +73,29 @@ func (c *cluster) wantJobs(scaledJob string, want int) {
 // and logs how long that took.
 func (c *cluster) reactions(scaledJob, what string, times int, act func(i int)) {
 	c.t.Helper()
-	events, err := c.Client().BatchV1().Jobs(c.namespace).Watch(c.t.Context(),
-		metav1.ListOptions{LabelSelector: v1alpha1.LabelScaledJob + "=" + scaledJob})
-	if err != nil {
-		c.t.Fatal(err)
+	added := make(chan struct{}, 10*times)
+	jobs := c.Client().BatchV1().Jobs(c.namespace)
+	seen := map[types.UID]bool{}
+	one := func(_ watch.EventType, job *batchv1.Job) {
+		if job.Labels[v1alpha1.LabelScaledJob] == scaledJob && !seen[job.UID] {
+			seen[job.UID] = true
+			added <- struct{}{}
+		}
 	}
-	defer events.Stop()
+	follow(c.t, jobs.List, jobs.Watch, func(list *batchv1.JobList) string {
+		for i := range list.Items {
+			one(watch.Added, &list.Items[i])
+		}
+		return list.ResourceVersion
+	}, one)
 	var took []time.Duration
 	for i := range times {
 		began := time.Now()
 		act(i)
-		deadline := time.After(time.Minute)
-		for added := false; !added; {
-			select {
-			case event := <-events.ResultChan():
-				_, isJob := event.Object.(*batchv1.Job)
-				added = isJob && event.Type == watch.Added
-			case <-deadline:
-				c.t.Fatalf("no Job for %s, number %d", what, i)
-			}
+		select {
+		case <-added:
+		case <-time.After(patience):
+			c.t.Fatalf("no Job for %s, number %d", what, i)
 		}
 		took = append(took, time.Since(began))
 	}
@@ -136,7 +139,7 @@ func TestWorkload(t *testing.T) {
 	c.condition("list", v1alpha1.ConditionReady, metav1.ConditionTrue)
 	c.reactions("list", "a push to a Redis list", pods, func(i int) { push(t, redis, "list", fmt.Sprint(i)) })
 
-	c.kubectl("delete", "sj", "follow", "--timeout=20s")
+	c.kubectl("delete", "sj", "follow", "--timeout=3m")
 	c.pod("late", map[string]string{"app": "encoder"})
 	c.apply(objectManifest("again", 3600, encoders), "apply", "-f", "-")
 	c.wantJobs("again", 1)
@@ -160,7 +163,7 @@ func TestWorkloadOutage(t *testing.T) {
 		return failures
 	}
 	before := failures()
-	c.eventually("measurements that fail", time.Minute, func() (bool, string) {
+	c.eventually("measurements that fail", func() (bool, string) {
 		return failures() > before, fmt.Sprintf("%v failed", failures())
 	})
 	if err := c.StartAPIServer(t.Context()); err != nil {
@@ -198,7 +201,7 @@ func TestKubernetesResource(t *testing.T) {
 
 	wantFailure := func(scaledJob, want string) {
 		t.Helper()
-		c.eventually(fmt.Sprintf("%s saying %q", scaledJob, want), time.Minute, func() (bool, string) {
+		c.eventually(fmt.Sprintf("%s saying %q", scaledJob, want), func() (bool, string) {
 			ready := c.scaledJob(scaledJob).Status.Conditions.Get(v1alpha1.ConditionReady)
 			if strings.Contains(ready.Message, "canary") {
 				t.Errorf("the condition shows what the Secret holds: %s", ready.Message)
