@@ -3,6 +3,7 @@ package kube
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -30,8 +32,9 @@ const (
 	reasonDeleted = "JobDeleted"
 )
 
-// Failure implements scaledjob.Jobs. Pods that have failed are not watched, so they are read here.
-func (j *jobs) Failure(ctx context.Context, job scaledjob.Job) queue.Failure {
+// Failure implements scaledjob.Jobs. Pods that have failed are not watched, so they are read here; without the right to
+// list them nothing more is found out later.
+func (j *jobs) Failure(ctx context.Context, job scaledjob.Job) (queue.Failure, error) {
 	failure := queue.Failure{Reason: reasonDeleted, Job: job.Name, At: time.Now()}
 	for _, c := range job.Status.Conditions {
 		if c.Type == batchv1.JobFailed && c.Status == corev1.ConditionTrue {
@@ -41,16 +44,17 @@ func (j *jobs) Failure(ctx context.Context, job scaledjob.Job) queue.Failure {
 	ctx, cancel := context.WithTimeout(ctx, failureWithin)
 	defer cancel()
 	var pods corev1.PodList
-	if err := j.reader.List(ctx, &pods, client.InNamespace(job.Namespace),
-		client.MatchingLabels{batchv1.JobNameLabel: job.Name}); err != nil {
-		return failure.Cut()
+	err := j.reader.List(ctx, &pods, client.InNamespace(job.Namespace),
+		client.MatchingLabels{batchv1.JobNameLabel: job.Name})
+	if err != nil && !apierrors.IsForbidden(err) {
+		return failure, fmt.Errorf("list its Pods: %w", err)
 	}
 	ofJob := slices.DeleteFunc(pods.Items, func(pod corev1.Pod) bool { return jobOf(&pod) != job.UID })
 	if failed := lastFailed(ofJob); failed != nil {
 		failed.tell(&failure)
 		failure.Log = j.logEnd(ctx, failed)
 	}
-	return failure.Cut()
+	return failure.Cut(), nil
 }
 
 // failedContainer is a container that has ended with an error, or a Pod that has failed without one.

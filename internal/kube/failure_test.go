@@ -1,11 +1,14 @@
 package kube
 
 import (
+	"context"
 	"strings"
+	"syscall"
 	"testing"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/utils/ptr"
@@ -95,19 +98,47 @@ func TestFailure(t *testing.T) {
 				how, _ := scaledjob.Finished(stored)
 				return how == batchv1.JobFailed
 			})
-			failure := j.Failure(t.Context(), scaledjob.Job{Job: trimJob(stored)})
-			if failure.Job != stored.Name || failure.At.IsZero() {
-				t.Errorf("got %+v", failure)
+			failure, err := j.Failure(t.Context(), scaledjob.Job{Job: trimJob(stored)})
+			if err != nil || failure.Job != stored.Name || failure.At.IsZero() {
+				t.Errorf("got %+v, %v", failure, err)
 			}
 			test.check(t, failure)
 		})
 	}
 	t.Run("deleted", func(t *testing.T) {
 		gone := aNamedJob(owner, "gone")
-		if got := j.Failure(t.Context(), scaledjob.Job{Job: gone}); got.Reason != "JobDeleted" || got.ExitCode != nil || got.Log != "" {
-			t.Errorf("got %+v", got)
+		got, err := j.Failure(t.Context(), scaledjob.Job{Job: gone})
+		if err != nil || got.Reason != "JobDeleted" || got.ExitCode != nil || got.Log != "" {
+			t.Errorf("got %+v, %v", got, err)
 		}
 	})
+	for name, test := range map[string]struct {
+		refusal error
+		known   bool
+	}{
+		"later":        {apierrors.NewTimeoutError("the server is busy", 1), false},
+		"not answered": {syscall.ECONNREFUSED, false},
+		"no right":     {apierrors.NewForbidden(corev1.Resource("pods"), "", nil), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			refused := jobs{reader: refusing{c, test.refusal}}
+			got, err := refused.Failure(t.Context(), scaledjob.Job{Job: aNamedJob(owner, "gone")})
+			if (err == nil) != test.known || got.Reason != "JobDeleted" {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+}
+
+// refusing is a Reader that lists nothing.
+type refusing struct {
+	client.Reader
+
+	refusal error
+}
+
+func (r refusing) List(context.Context, client.ObjectList, ...client.ListOption) error {
+	return r.refusal
 }
 
 // TestLastFailed chooses among containers as statuses of real kubelets show them.

@@ -49,6 +49,7 @@ type plant struct {
 	jobs      map[string]*batchv1.Job
 	pods      map[types.UID]corev1.PodPhase
 	ends      map[string]queue.Failure // what Failure tells of a Job, by its name
+	unknown   map[string]int           // how often it cannot tell first
 	files     map[string][]byte
 	made      map[string]int // how often a Job of that name was made
 	most      int
@@ -89,7 +90,7 @@ func newPlant(t *testing.T, edit func(*v1alpha1.ScaledJob)) *plant {
 	client := server.Client()
 	return &plant{
 		t: t, server: server, redis: client, conn: queuetest.Conn{Client: client}, scaledJob: sj, jobs: map[string]*batchv1.Job{},
-		pods: map[types.UID]corev1.PodPhase{}, ends: map[string]queue.Failure{}, files: map[string][]byte{},
+		pods: map[types.UID]corev1.PodPhase{}, ends: map[string]queue.Failure{}, unknown: map[string]int{}, files: map[string][]byte{},
 		made: map[string]int{}, settled: map[string]int{}, changed: map[*controllerLife]bool{},
 	}
 }
@@ -461,15 +462,19 @@ func (l *controllerLife) Settled(_ context.Context, job Job) error {
 	})
 }
 
-func (l *controllerLife) Failure(_ context.Context, job Job) queue.Failure {
+func (l *controllerLife) Failure(_ context.Context, job Job) (queue.Failure, error) {
 	l.plant.mu.Lock()
 	defer l.plant.mu.Unlock()
+	if l.unknown[job.Name] > 0 {
+		l.unknown[job.Name]--
+		return queue.Failure{}, errors.New("the Pods cannot be listed")
+	}
 	failure := l.ends[job.Name]
 	if failure.Reason == "" {
 		failure.Reason = "JobDeleted"
 	}
 	failure.Job, failure.At = job.Name, time.Now()
-	return failure
+	return failure, nil
 }
 
 func (l *controllerLife) ScaledJob(_ context.Context, key types.NamespacedName) (*v1alpha1.ScaledJob, error) {
@@ -643,6 +648,41 @@ func TestAttempts(t *testing.T) {
 	p.mu.Unlock()
 	if want := "usertask-" + dead[0].ID + "-4"; name != want {
 		t.Errorf("the Job is %s, want %s", name, want)
+	}
+}
+
+// TestUnknownFailure has an exit code that cannot be found out at first: nothing is said of the item until it is known that
+// it is never to be tried again. Another one does not wait for that.
+func TestUnknownFailure(t *testing.T) {
+	t.Parallel()
+	p := newPlant(t, nil)
+	p.start()
+	p.push("bad")
+	p.eventually("a Job", func() bool { return len(p.unfinished()) == 1 })
+	p.mu.Lock()
+	bad := p.unfinished()[0]
+	p.unknown[bad] = 1000
+	p.mu.Unlock()
+	p.push("good")
+	p.eventually("another Job", func() bool { return len(p.unfinished()) == 2 })
+	p.mu.Lock()
+	names := slices.DeleteFunc(p.unfinished(), func(name string) bool { return name == bad })
+	p.mu.Unlock()
+	code := 65
+	p.end(bad, batchv1.JobFailed, queue.Failure{Reason: "BackoffLimitExceeded", ExitCode: &code})
+	p.eventually("a question", func() bool { return p.unknown[bad] < 1000 })
+	p.end(names[0], batchv1.JobComplete, queue.Failure{})
+	p.eventually("the end of the other item", func() bool { return p.settled["done"] == 1 })
+	if stats := p.stats(); stats.Claimed != 1 || stats.Done != 1 {
+		t.Errorf("got %+v", stats)
+	}
+	p.mu.Lock()
+	p.unknown[bad] = 0
+	p.mu.Unlock()
+	p.tell()
+	p.eventually("dead", func() bool { return p.settled["dead"] == 1 })
+	if stats := p.stats(); stats.Dead != 1 || stats.Claimed+stats.Retry+stats.Ready != 0 {
+		t.Errorf("got %+v", stats)
 	}
 }
 

@@ -341,7 +341,7 @@ func (w *world) EndPods(context.Context, Job) error { return errors.ErrUnsupport
 
 func (w *world) Settled(context.Context, Job) error { return errors.ErrUnsupported }
 
-func (w *world) Failure(context.Context, Job) queue.Failure { return queue.Failure{} }
+func (w *world) Failure(context.Context, Job) (queue.Failure, error) { return queue.Failure{}, nil }
 
 func (w *world) SetFinalizer(context.Context, *v1alpha1.ScaledJob, bool) error {
 	return errors.ErrUnsupported

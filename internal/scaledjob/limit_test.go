@@ -264,9 +264,9 @@ func (f *farm) Delete(_ context.Context, namespace, name string, _ types.UID, _ 
 	return nil
 }
 
-func (f *farm) EndPods(context.Context, Job) error         { return errors.ErrUnsupported }
-func (f *farm) Settled(context.Context, Job) error         { return errors.ErrUnsupported }
-func (f *farm) Failure(context.Context, Job) queue.Failure { return queue.Failure{} }
+func (f *farm) EndPods(context.Context, Job) error                  { return errors.ErrUnsupported }
+func (f *farm) Settled(context.Context, Job) error                  { return errors.ErrUnsupported }
+func (f *farm) Failure(context.Context, Job) (queue.Failure, error) { return queue.Failure{}, nil }
 func (f *farm) SetFinalizer(context.Context, *v1alpha1.ScaledJob, bool) error {
 	return errors.ErrUnsupported
 }

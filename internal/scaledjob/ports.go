@@ -47,8 +47,8 @@ type Jobs interface {
 	// gone already is no error.
 	Settled(ctx context.Context, job Job) error
 	// Failure tells why a Job did not succeed, as far as can be found out: the reason, the exit code or signal of its last
-	// container that failed, and the end of what that printed.
-	Failure(ctx context.Context, job Job) queue.Failure
+	// container that failed, and the end of what that printed. After an error more may be found out later.
+	Failure(ctx context.Context, job Job) (queue.Failure, error)
 }
 
 // ItemError is why no Job can be created for an item, now or later, while others can.

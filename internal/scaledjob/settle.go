@@ -16,19 +16,23 @@ import (
 	"github.com/offboard-dev/offboard/internal/trigger"
 )
 
-// outcome says what becomes of the claim of a Job that has ended.
-func (c *Controller) outcome(ctx context.Context, sj *v1alpha1.ScaledJob, s *settling) {
+// outcome says what becomes of the claim of a Job that has ended. After an error that is not known yet: it depends on
+// the exit code.
+func (c *Controller) outcome(ctx context.Context, sj *v1alpha1.ScaledJob, s *settling) error {
 	s.ID, s.Attempt = s.claim.ID, s.claim.Attempt
 	how, _ := Finished(s.job.Job)
 	if how == batchv1.JobComplete || how == "" && succeeded(s.job) {
 		s.Verb = queue.Ack
-		return
+		return nil
 	}
 	if s.job.DeletionTimestamp != nil && (!ofGeneration(s.job, sj.Generation) || older(s.job, sj)) {
 		s.Verb = queue.PutOff // its Job gave way, or its ScaledJob did; that is no failure of the item
-		return
+		return nil
 	}
-	failure := c.Jobs.Failure(ctx, s.job)
+	failure, err := c.Jobs.Failure(ctx, s.job)
+	if err != nil {
+		return fmt.Errorf("find out why Job %s/%s failed: %w", s.job.Namespace, s.job.Name, err)
+	}
 	delivery := sj.Spec.Delivery
 	failures := s.claim.Failures + 1
 	code := 0
@@ -38,13 +42,14 @@ func (c *Controller) outcome(ctx context.Context, sj *v1alpha1.ScaledJob, s *set
 	switch {
 	case code == exitTemporarily:
 		s.Verb, s.Wait = queue.PutOff, delivery.Wait(failures, rand.Float64())
-		return
+		return nil
 	case code != exitDataError && failures < delivery.AttemptLimit():
 		s.Verb, s.Wait = queue.PutOff, delivery.Wait(failures, rand.Float64())
 	default:
 		s.Verb = giveUp(delivery)
 	}
 	s.Failure = &failure
+	return nil
 }
 
 // giveUp is what becomes of an item after its last attempt.
@@ -73,14 +78,13 @@ func succeeded(job Job) bool {
 	return false
 }
 
-// settle tells the queue what has become of the items whose Jobs have ended, and lets the Jobs go.
+// settle tells the queue what has become of the items whose Jobs have ended, and lets the Jobs go. Where that cannot be
+// found out for one of them, it waits, and the others do not.
 func (c *Controller) settle(
 	ctx context.Context, sj *v1alpha1.ScaledJob, r *record, w work, report *report,
 ) error {
-	c.parallel(len(w.settle), func(i int) error {
-		c.outcome(ctx, sj, &w.settle[i])
-		return nil
-	})
+	unknown := c.parallel(len(w.settle), func(i int) error { return c.outcome(ctx, sj, &w.settle[i]) })
+	w.settle = slices.DeleteFunc(slices.Clone(w.settle), func(s settling) bool { return s.Verb == "" })
 	settlements := make([]queue.Settlement, len(w.settle))
 	for i := range w.settle {
 		settlements[i] = w.settle[i].Settlement
@@ -96,7 +100,7 @@ func (c *Controller) settle(
 		w.free = append(w.free, s.job)
 	}
 	report.settled(w.settle)
-	return c.letGo(ctx, w.free)
+	return errors.Join(append(unknown, c.letGo(ctx, w.free))...)
 }
 
 // tell settles claims with the queue that they are held on; nothing is asked of it when there are none.
@@ -129,7 +133,9 @@ func (c *Controller) settleElsewhere(
 		}
 		if err == nil && record.State == queue.Claimed && record.Attempt == attempt {
 			s := []settling{{job: job, claim: record.Claim}}
-			c.outcome(ctx, sj, &s[0])
+			if err := c.outcome(ctx, sj, &s[0]); err != nil {
+				return err
+			}
 			if _, err := q.Settle(ctx, []queue.Settlement{s[0].Settlement}); err != nil {
 				return fmt.Errorf("settle item %s of %q: %w", id, q.Name(), err)
 			}

@@ -24,7 +24,7 @@ const (
 )
 
 // Failure tells why a Job did not succeed. What cannot be found out is left empty.
-func (c *Controller) Failure(_ context.Context, job scaledjob.Job) items.Failure {
+func (c *Controller) Failure(_ context.Context, job scaledjob.Job) (items.Failure, error) {
 	failure := items.Failure{Job: job.Name, At: c.cfg.Clock.Now()}
 	finished := Finished(job.Job)
 	if finished != nil {
@@ -37,13 +37,13 @@ func (c *Controller) Failure(_ context.Context, job scaledjob.Job) items.Failure
 	for _, pod := range slices.Backward(job.Pods) {
 		if last := lastFailed(pod, failure.Reason); last != nil {
 			c.describe(&failure, pod, last)
-			return failure.Cut()
+			return failure.Cut(), nil
 		}
 	}
 	if len(job.Pods) > 0 {
 		describeWaiting(&failure, job.Pods[len(job.Pods)-1])
 	}
-	return failure.Cut()
+	return failure.Cut(), nil
 }
 
 // describe adds how the container ended, and what it printed last.

@@ -85,7 +85,7 @@ func TestFailure(t *testing.T) {
 			}
 		}
 		job := e.waitCondition(test.name, batchv1.JobFailed)
-		got := e.Failure(t.Context(), job)
+		got := e.failure(job)
 		if got.Reason != test.reason || got.Signal != test.signal || !ptr.Equal(got.ExitCode, test.code) ||
 			!strings.Contains(got.Message, test.message) || got.Job != test.name ||
 			!got.At.Equal(Finished(job.Job).LastTransitionTime.Time) {
@@ -113,14 +113,14 @@ func TestFailureWithout(t *testing.T) {
 		status.Name = "main"
 		return &corev1.Pod{Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{status}}}
 	}
-	never := e.Failure(t.Context(), scaledjob.Job{
+	never := e.failure(scaledjob.Job{
 		Job: newJob("gone", deleted), Pods: []*corev1.Pod{pod(corev1.ContainerStatus{State: waiting})},
 	})
 	if never.Reason != reasonDeleted || never.Message != messageDeleted+"; container main: no Secret" ||
 		never.ExitCode != nil || never.Log != "" || !never.At.Equal(testStart) {
 		t.Errorf("never started: %+v", never)
 	}
-	if got := e.Failure(t.Context(), scaledjob.Job{Job: newJob("gone", deleted)}); got.Message != messageDeleted {
+	if got := e.failure(scaledjob.Job{Job: newJob("gone", deleted)}); got.Message != messageDeleted {
 		t.Errorf("no Pod: %+v", got)
 	}
 	for name, test := range map[string]struct {
@@ -139,7 +139,7 @@ func TestFailureWithout(t *testing.T) {
 		}, ptr.To(4)},
 		"none": {[]*corev1.Pod{pod(corev1.ContainerStatus{State: ended(0)})}, nil},
 	} {
-		got := e.Failure(t.Context(), scaledjob.Job{Job: newJob("gone"), Pods: test.pods})
+		got := e.failure(scaledjob.Job{Job: newJob("gone"), Pods: test.pods})
 		if !ptr.Equal(got.ExitCode, test.code) {
 			t.Errorf("%s: %+v", name, got)
 		}
@@ -163,8 +163,17 @@ func TestFailedThenDeleted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := e.Failure(t.Context(), job)
+	got := e.failure(job)
 	if got.Reason != "BackoffLimitExceeded" || *got.ExitCode != 9 || !got.At.Equal(testStart) {
 		t.Errorf("got %+v", got)
 	}
+}
+
+func (e *env) failure(job scaledjob.Job) items.Failure {
+	e.t.Helper()
+	failure, err := e.Failure(e.t.Context(), job)
+	if err != nil {
+		e.t.Error(err)
+	}
+	return failure
 }
