@@ -65,7 +65,8 @@ func wantCounts(t *testing.T, q *redisqueue.Queue, want ...int64) {
 func TestWhatBecomesOfAnItem(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, redistest.Options{})
-	second := 2 * time.Second
+	// Long enough that the item still waits when it is looked at, however slow the machine is.
+	const hour = time.Hour
 	for name, test := range map[string]struct {
 		script   string
 		set      func(*Options)
@@ -77,7 +78,8 @@ func TestWhatBecomesOfAnItem(t *testing.T) {
 	}{
 		"ack": {"exit 0", nil, 0, ": done in ", []int64{0, 0, 0, 0, 1}, nil, 0},
 		"retry": {
-			"exit 3", nil, 3, "; it is tried again in ", []int64{0, 0, 1, 0, 0}, &queue.Failure{Reason: "ExitCode", ExitCode: ptr(3)}, 8 * time.Second,
+			"exit 3", func(o *Options) { o.Backoff = hour }, 3, "; it is tried again in ",
+			[]int64{0, 0, 1, 0, 0}, &queue.Failure{Reason: "ExitCode", ExitCode: ptr(3)}, hour * 8 / 10,
 		},
 		"at once": {
 			"exit 3", func(o *Options) { o.Backoff = 0 }, 3, "; it is back at the head of the list, 1 of 3 attempts failed",
@@ -96,8 +98,8 @@ func TestWhatBecomesOfAnItem(t *testing.T) {
 			[]int64{0, 0, 0, 1, 0}, &queue.Failure{Reason: "DataError", ExitCode: ptr(65)}, 0,
 		},
 		"later": {
-			"exit 75", func(o *Options) { o.Attempts, o.Backoff = 1, second }, 75, ", not counted as a failure",
-			[]int64{0, 0, 1, 0, 0}, nil, second * 8 / 10,
+			"exit 75", func(o *Options) { o.Attempts, o.Backoff = 1, hour }, 75, ", not counted as a failure",
+			[]int64{0, 0, 1, 0, 0}, nil, hour * 8 / 10,
 		},
 		"later, at once": {
 			"exit 75", func(o *Options) { o.Attempts, o.Backoff = 1, 0 }, 75, "at the head of the list, not counted as a failure",
@@ -126,7 +128,7 @@ func TestWhatBecomesOfAnItem(t *testing.T) {
 			if string(record.Parts[0]) != "a" {
 				t.Errorf("the item is %q", record.Parts[0])
 			}
-			if wait := time.Until(record.At); test.waitFrom > 0 && (wait < test.waitFrom-2*time.Second || wait > 2*test.waitFrom) {
+			if wait := record.At.Sub(began); test.waitFrom > 0 && (wait < test.waitFrom || wait > 2*test.waitFrom) {
 				t.Errorf("it waits for %v", wait)
 			}
 			if test.failure == nil {
@@ -262,7 +264,7 @@ func TestSignalGivesTheItemBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server.Do("RPUSH", name, "first", "second")
-			r := startRunner(t, server.env(name), nil, test.script)
+			r := startRunner(t, server.env(name), []string{"--backoff=1h"}, test.script) // a retry is still one when it is looked at
 			if test.signal != 0 {
 				_ = r.Process.Signal(test.signal)
 			}
@@ -320,12 +322,10 @@ func TestItemOfARunnerThatDied(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, redistest.Options{})
 	server.Do("RPUSH", "l", "a")
-	began := time.Now()
-	r := startRunner(t, server.env("l"), []string{"--lease=2s"}, sleeps)
+	r := startRunner(t, server.env("l"), []string{"--lease=10s"}, sleeps)
 	q := server.view(t, "l")
-	waitFor(t, "a renewal", func() bool {
-		return time.Until(only(t, q, queue.Claimed).At) > time.Second && time.Since(began) > 3*time.Second
-	})
+	first := only(t, q, queue.Claimed).At
+	waitFor(t, "a renewal", func() bool { return only(t, q, queue.Claimed).At.After(first) })
 	_ = r.Process.Kill()
 	r.wait()
 	died := time.Now()
@@ -335,14 +335,14 @@ func TestItemOfARunnerThatDied(t *testing.T) {
 	if got.code != 0 || !strings.Contains(got.stdout, "attempt 2\n") {
 		t.Errorf("got %+v", got)
 	}
-	if took := time.Since(died); took > 10*time.Second {
+	if took := time.Since(died); took > 30*time.Second {
 		t.Errorf("the item came back after %v", took)
 	}
 	wantCounts(t, q, 0, 0, 0, 0, 1)
 
 	// The last attempt's lease buries it.
 	server.Do("RPUSH", "l", "b")
-	r = startRunner(t, server.env("l"), []string{"--lease=1s", "--attempts=1"}, sleeps)
+	r = startRunner(t, server.env("l"), []string{"--lease=6s", "--attempts=1"}, sleeps)
 	_ = r.Process.Kill()
 	r.wait()
 	waitFor(t, "the sweep", func() bool {
@@ -368,18 +368,18 @@ func TestLostLease(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server.Do("RPUSH", name, "a")
-			r := startRunner(t, server.env(name), []string{"--lease", "2s"}, test.script)
+			r := startRunner(t, server.env(name), []string{"--lease", "12s"}, test.script)
 			q := server.view(t, name)
+			lost := time.Now()
 			if n, err := q.Release(t.Context(), ""); n != 1 || err != nil {
 				t.Fatal(n, err)
 			}
-			lost := time.Now()
 			got := r.wait()
 			if got.code != test.code || !strings.Contains(got.stderr, "the claim is not held any more") {
 				t.Errorf("got %+v", got)
 			}
 			if took := time.Since(lost); name == "lingers" && (took < killDelay || !exists(filepath.Join(r.dir, "told"))()) ||
-				took > killDelay+15*time.Second {
+				took > killDelay+time.Minute {
 				t.Errorf("ended after %v", took)
 			}
 			wantCounts(t, q, 1, 0, 0, 0, 0)
@@ -392,15 +392,15 @@ func TestLeaseThatCannotBeRenewed(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, redistest.Options{AppendOnly: true})
 	server.Do("RPUSH", "l", "a")
-	r := startRunner(t, server.env("l"), []string{"--lease=2s"}, sleeps)
-	server.Kill()
+	r := startRunner(t, server.env("l"), []string{"--lease=6s"}, sleeps)
 	began := time.Now()
+	server.Kill()
 	got := r.wait()
 	if got.code != ExitFailure || !strings.Contains(got.stderr, "the lease could not be renewed in time: redis at 127.0.0.1:") ||
 		!strings.Contains(got.stdout, "ended by SIGTERM") {
 		t.Errorf("got %+v", got)
 	}
-	if took := time.Since(began); took > 12*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("ended after %v", took)
 	}
 	server.Restart()
@@ -411,7 +411,7 @@ func TestRedisRestartsWhileTheCommandRuns(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, redistest.Options{AppendOnly: true})
 	server.Do("RPUSH", "l", "a")
-	r := startRunner(t, server.env("l"), []string{"--lease=10s"}, ends+"0")
+	r := startRunner(t, server.env("l"), []string{"--lease=30s"}, ends+"0")
 	q := server.view(t, "l")
 	before := only(t, q, queue.Claimed).At
 	server.Kill()
@@ -459,7 +459,8 @@ func TestRedisStaysAwayAtTheEnd(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, redistest.Options{AppendOnly: true})
 	server.Do("RPUSH", "l", "a")
-	r := startRunner(t, server.env("l", settleFor+"=1s"), []string{"--lease=1s"}, ends+"0")
+	// The lease must not end before the command does.
+	r := startRunner(t, server.env("l", settleFor+"=1s"), []string{"--lease=10s"}, ends+"0")
 	server.Kill()
 	r.proceed(t)
 	if got := r.wait(); got.code != 0 || !strings.Contains(got.stderr, "what became of it could not be written down") {
@@ -473,9 +474,9 @@ func TestRedisFreezes(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, redistest.Options{})
 	server.Do("RPUSH", "l", "a")
-	r := startRunner(t, server.env("l"), []string{"--lease=6s"}, ends+"0")
+	r := startRunner(t, server.env("l"), []string{"--lease=15s"}, ends+"0")
 	server.Freeze()
-	time.Sleep(2500 * time.Millisecond) // a renewal is under way; it must not be waited for in vain
+	time.Sleep(5500 * time.Millisecond) // a renewal is under way; it must not be waited for in vain
 	r.proceed(t)
 	time.Sleep(500 * time.Millisecond)
 	server.Thaw()
@@ -486,7 +487,7 @@ func TestRedisFreezes(t *testing.T) {
 
 	// For longer than the lease: the command ends by the runner's clock, and the item returns.
 	server.Do("RPUSH", "l", "b")
-	r = startRunner(t, server.env("l"), []string{"--lease=1s"}, sleeps)
+	r = startRunner(t, server.env("l"), []string{"--lease=6s"}, sleeps)
 	server.Freeze()
 	got := r.wait()
 	server.Thaw()
@@ -507,7 +508,7 @@ func TestSettlementWhoseAnswerIsLost(t *testing.T) {
 	proxy := servertest.StartProxy(t, server.Addr())
 	_, port, _ := strings.Cut(proxy.Addr(), ":")
 	server.Do("RPUSH", "l", "a")
-	h := newHolding(config{host: "127.0.0.1", port: port, list: "l"}, 3*time.Second)
+	h := newHolding(config{host: "127.0.0.1", port: port, list: "l"}, time.Minute)
 	defer h.client.close()
 	if _, err := h.tryClaim(t.Context(), 1); err != nil || h.claim.ID == "" {
 		t.Fatal(err)
@@ -536,12 +537,12 @@ func TestClaimThatIsNotAnswered(t *testing.T) {
 	_, port, _ := strings.Cut(proxy.Addr(), ":")
 	server.Do("RPUSH", "l", "a", "b")
 	proxy.Hold()
-	go func() {
-		time.Sleep(200 * time.Millisecond)
-		proxy.Cut()
-	}()
 	mark := filepath.Join(t.TempDir(), "mark")
-	got := runHere(t, target{port}.env("l"), "touch", mark)
+	result := make(chan outcome, 1)
+	go func() { result <- runHere(t, target{port}.env("l"), "touch", mark) }()
+	waitFor(t, "the connection", func() bool { return proxy.Opened() > 0 })
+	proxy.Cut()
+	got := <-result
 	if got.code != ExitFailure || !strings.Contains(got.stderr, "an item that was taken returns by itself within 30s, the lease") {
 		t.Errorf("got %+v", got)
 	}
@@ -555,19 +556,21 @@ func TestSlowClaim(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, redistest.Options{})
 	server.Do("RPUSH", "l", "a")
-	h := newHolding(config{host: "127.0.0.1", port: server.port, list: "l"}, time.Second)
+	const lease = time.Minute
+	h := newHolding(config{host: "127.0.0.1", port: server.port, list: "l"}, lease)
 	defer h.client.close()
 	if _, err := h.tryClaim(t.Context(), 3); err != nil || h.claim.ID == "" {
 		t.Fatal(err)
 	}
-	time.Sleep(500 * time.Millisecond)
-	if err := h.refresh(); err != nil || time.Until(h.ends) < 600*time.Millisecond {
-		t.Errorf("got %v, the lease ends in %v", err, time.Until(h.ends))
+	h.ends = h.ends.Add(-lease / 2) // as if the answer had taken that long
+	began := time.Now()
+	if err := h.refresh(); err != nil || h.ends.Before(began.Add(lease)) {
+		t.Errorf("got %v, the lease ends %v after its renewal, want %v", err, h.ends.Sub(began), lease)
 	}
 	if _, err := server.view(t, "l").Release(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(500 * time.Millisecond)
+	h.ends = h.ends.Add(-lease / 2)
 	if err := h.refresh(); !errors.Is(err, errNotHeld) {
 		t.Errorf("got %v", err)
 	}
@@ -576,14 +579,15 @@ func TestSlowClaim(t *testing.T) {
 func TestWaitsForAnItem(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, redistest.Options{})
-	q := server.view(t, "l")
-	if _, err := q.Push(t.Context(), queue.PushOptions{Delay: 2 * time.Second}, []byte("late")); err != nil {
-		t.Fatal(err)
+	for list, delay := range map[string]time.Duration{"much later": time.Hour, "l": time.Second} {
+		if _, err := server.view(t, list).Push(t.Context(), queue.PushOptions{Delay: delay}, []byte("late")); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if got := runHere(t, server.env("l"), "cat"); got.code != 0 || !strings.Contains(got.stdout, "nothing to do") {
+	if got := runHere(t, server.env("much later"), "cat"); got.code != 0 || !strings.Contains(got.stdout, "nothing to do") {
 		t.Errorf("got %+v", got)
 	}
-	o := newOptions(t, server.env("l"), "cat")
+	o := newOptions(t, server.env("much later"), "cat")
 	o.Wait = 100 * time.Millisecond
 	if got := runOptions(t, o); got.code != 0 || !strings.Contains(got.stdout, "nothing to do") {
 		t.Errorf("got %+v", got)
@@ -640,9 +644,14 @@ func TestRunnersRace(t *testing.T) {
 		mu    sync.Mutex
 		times = map[string]int{}
 		done  sync.WaitGroup
+		begun sync.WaitGroup
 	)
-	for _, mode := range []string{"claim", "claim", "pop"} {
+	modes := []string{"claim", "claim", "pop"}
+	begun.Add(len(modes))
+	for _, mode := range modes {
 		done.Go(func() {
+			begin := sync.OnceFunc(begun.Done)
+			defer begin()
 			for {
 				item, err := takeOne(t.Context(), server.port, mode)
 				if err != nil {
@@ -654,6 +663,8 @@ func TestRunnersRace(t *testing.T) {
 				mu.Lock()
 				times[string(item)]++
 				mu.Unlock()
+				begin() // none takes all before another has begun
+				begun.Wait()
 			}
 		})
 	}
@@ -719,8 +730,10 @@ func TestUserWithoutScripts(t *testing.T) {
 		}
 	}
 	server.Do("RPUSH", "l", "d")
-	r := startRunner(t, server.env("l", "REDIS_USER=right", "REDIS_PASSWORD=p"), []string{"--lease=1s"}, ends+"0")
-	time.Sleep(time.Second)
+	r := startRunner(t, server.env("l", "REDIS_USER=right", "REDIS_PASSWORD=p"), []string{"--lease=15s"}, ends+"0")
+	q := server.view(t, "l")
+	first := only(t, q, queue.Claimed).At
+	waitFor(t, "a renewal", func() bool { return only(t, q, queue.Claimed).At.After(first) })
 	r.proceed(t)
 	if got := r.wait(); got.code != 0 {
 		t.Errorf("got %+v", got)

@@ -16,16 +16,21 @@ const asRunner = "RUNNER_TEST_AS_RUNNER"
 // settleFor replaces for how long it tries to settle after the end of the lease.
 const settleFor = "RUNNER_TEST_SETTLE_FOR"
 
+// patience replaces the time for which Redis may be unreachable at first.
+const patience = "RUNNER_TEST_PATIENCE"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asRunner) != "" {
 		o := Options{Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr}
 		if !o.Parse(os.Args[1:]) {
 			panic("no arguments of the runner")
 		}
-		if text := os.Getenv(settleFor); text != "" {
-			var err error
-			if o.settleMore, err = time.ParseDuration(text); err != nil {
-				panic(err)
+		for name, replaced := range map[string]*time.Duration{settleFor: &o.settleMore, patience: &o.patience} {
+			if text := os.Getenv(name); text != "" {
+				var err error
+				if *replaced, err = time.ParseDuration(text); err != nil {
+					panic(err)
+				}
 			}
 		}
 		os.Exit(Run(o))

@@ -34,7 +34,8 @@ func newOptions(t *testing.T, env []string, command ...string) Options {
 		}
 		return f
 	}
-	o := Options{Command: command, Environ: env, Stdout: file(), Stderr: file()}
+	// A server that was started for the test is there, and answers sooner or later.
+	o := Options{Command: command, Environ: env, Stdout: file(), Stderr: file(), patience: time.Minute}
 	o.Flags()
 	return o
 }
@@ -84,7 +85,7 @@ func processWith(t *testing.T, env, flags []string, command ...string) (*exec.Cm
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self, slices.Concat(flags, []string{"--"}, command)...)
-	cmd.Env = append(env, asRunner+"=1")
+	cmd.Env = append([]string{asRunner + "=1", patience + "=1m"}, env...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	return cmd, &stdout, &stderr
 }
@@ -313,14 +314,14 @@ func TestCommandThatDoesNotReadItsInput(t *testing.T) {
 		"ends":               "exit 4",
 		"closes and goes on": `exec <&-; sleep 0.2; exit 4`,
 		// A process that outlives the command holds the other end of the pipe open.
-		"leaves a process": `exec 3<&0; sleep 60 <&3 >/dev/null 2>&1 & echo $! >"$DIR/pid"; exit 4`,
+		"leaves a process": `exec 3<&0; sleep 600 <&3 >/dev/null 2>&1 & echo $! >"$DIR/pid"; exit 4`,
 	} {
 		server.Do("RPUSH", "l", large)
 		began := time.Now()
 		if got := runHere(t, server.env("l", "DIR="+dir), "sh", "-c", script); got.code != 4 {
 			t.Errorf("%s: got %+v", name, got)
 		}
-		if took := time.Since(began); took > 30*time.Second {
+		if took := time.Since(began); took > time.Minute {
 			t.Errorf("%s: took %v", name, took)
 		}
 	}
@@ -333,7 +334,7 @@ func TestCommandThatDoesNotReadItsInput(t *testing.T) {
 // waitFor polls until the condition holds.
 func waitFor(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
 		}
@@ -390,7 +391,7 @@ func TestSignalsArePassedOn(t *testing.T) {
 func TestSignalBeforeAnItemIsTaken(t *testing.T) {
 	t.Parallel()
 	// Nobody listens, so the runner is busy trying until the signal comes.
-	cmd, _, stderr := process(t, target{freePort(t)}.env("l"), "true")
+	cmd, _, stderr := process(t, target{refusing(t)}.env("l", patience+"=10m"), "true")
 	out, err := os.CreateTemp(t.TempDir(), "out")
 	if err != nil {
 		t.Fatal(err)
