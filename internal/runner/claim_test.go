@@ -289,6 +289,21 @@ func TestSignalGivesTheItemBack(t *testing.T) {
 	}
 }
 
+// TestSignalThatNobodyHasHandled has one come while the goroutine that handles them ends.
+func TestSignalThatNobodyHasHandled(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR1} {
+		signals := catch()
+		signals.watching.stop()
+		signals.caught <- sig
+		signals.catchUp()
+		if asked := signals.asked.Load(); asked != (sig == syscall.SIGTERM) {
+			t.Errorf("%v: asked to end is %t", sig, asked)
+		}
+		signals.release()
+	}
+}
+
 func TestSignalWhileTheItemIsClaimed(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, redistest.Options{})

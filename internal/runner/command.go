@@ -88,6 +88,7 @@ func (c *command) finish(signals *signals) (ending, error) {
 	err := c.cmd.Wait()
 	took := time.Since(c.began)
 	passing.stop()
+	signals.catchUp()
 	<-fed
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

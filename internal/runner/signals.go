@@ -91,6 +91,23 @@ func (s *signals) passTo(process *os.Process) *watching {
 	return s.watching
 }
 
+// catchUp notes the signals that have come and nobody has handled, once nobody handles them any more. A signal to the
+// whole process group, as of Ctrl-C, may end the command before it is noticed here.
+func (s *signals) catchUp() {
+	// Ending a channel waits until those that the process has received have been delivered, to the other channel too.
+	delivered := make(chan os.Signal, 1)
+	signal.Notify(delivered, syscall.SIGURG) // which the runtime catches in any case
+	signal.Stop(delivered)
+	for {
+		select {
+		case sig := <-s.caught:
+			s.asksForTheEnd(sig.(syscall.Signal))
+		default:
+			return
+		}
+	}
+}
+
 // release gives the signals their usual meaning again.
 func (s *signals) release() {
 	signal.Stop(s.caught)
