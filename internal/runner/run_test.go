@@ -308,7 +308,7 @@ func TestWrongType(t *testing.T) {
 func TestCommandThatDoesNotReadItsInput(t *testing.T) {
 	t.Parallel()
 	server := startRedis(t, redistest.Options{})
-	large := strings.Repeat("x", 10<<20)
+	large := strings.Repeat("x", 1<<20) // more than a pipe holds
 	dir := t.TempDir()
 	for name, script := range map[string]string{
 		"ends":               "exit 4",

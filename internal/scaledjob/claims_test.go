@@ -117,7 +117,7 @@ func (p *plant) tell() {
 // eventually waits until the condition holds, which it checks with the plant locked.
 func (p *plant) eventually(what string, condition func() bool) {
 	p.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		p.mu.Lock()
 		ok := condition()
 		var conditions v1alpha1.Conditions
@@ -723,6 +723,8 @@ func TestDeletedJob(t *testing.T) {
 	p.mu.Unlock()
 	p.tell()
 	p.eventually("a second attempt", func() bool { return len(p.made) == 2 && p.jobs[name] == nil })
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.settled["retry"] != 1 {
 		t.Errorf("got %v", p.settled)
 	}
@@ -935,8 +937,7 @@ func TestClaimChaos(t *testing.T) {
 			}
 		}
 	}
-	deadline := time.Now().Add(100 * time.Second)
-	for {
+	for last, deadline := int64(-1), (time.Time{}); ; {
 		if pushed < items {
 			n := rng.IntN(8)
 			for range n {
@@ -949,11 +950,16 @@ func TestClaimChaos(t *testing.T) {
 		if leader.left.Load() == 0 || rng.IntN(60) == 0 {
 			begin()
 		}
-		if stats := p.stats(); pushed >= items && stats.Done+stats.Dead == int64(pushed) && stats.Claimed == 0 {
+		stats := p.stats()
+		over := stats.Done + stats.Dead
+		if pushed >= items && over == int64(pushed) && stats.Claimed == 0 {
 			break
 		}
+		if over != last { // it gets on, however slow the machine is
+			last, deadline = over, time.Now().Add(time.Minute)
+		}
 		if time.Now().After(deadline) {
-			t.Fatalf("it does not end: %+v", p.stats())
+			t.Fatalf("it does not get on: %+v", stats)
 		}
 		time.Sleep(time.Duration(rng.IntN(3)) * time.Millisecond) // lets it get somewhere; nothing depends on it
 	}

@@ -37,9 +37,11 @@ func TestFormula(t *testing.T) {
 			strings.Contains(w.ready().Message, "advanced.scalingModifiers.formula: needs trigger b, which could not be measured")
 	})
 	w.again()
-	if w.created != 4 {
-		t.Errorf("%d Jobs, want 4: one trigger is unknown, and so is the sum", w.created)
-	}
+	w.look(func() {
+		if w.created != 4 {
+			t.Errorf("%d Jobs, want 4: one trigger is unknown, and so is the sum", w.created)
+		}
+	})
 	w.edit(func() { w.otherErr = nil })
 	w.eventually("known again", func() bool { return w.created > 4 && w.ready().Status == metav1.ConditionTrue })
 }
@@ -55,9 +57,11 @@ func TestWrongFormula(t *testing.T) {
 		return w.ready().Reason == reasonCheckFailed && strings.Contains(w.ready().Message,
 			"Spec.advanced.scalingModifiers.formula: column 5: unknown name c")
 	})
-	if w.created != 0 {
-		t.Errorf("%d Jobs, want none", w.created)
-	}
+	w.look(func() {
+		if w.created != 0 {
+			t.Errorf("%d Jobs, want none", w.created)
+		}
+	})
 }
 
 func TestFallback(t *testing.T) {
@@ -88,9 +92,11 @@ func TestFallback(t *testing.T) {
 	w.run()
 	w.finish(batchv1.JobComplete, time.Now())
 	w.eventually("the one that ended is replaced", func() bool { return w.created == 4 && w.unfinished() == 3 })
-	if w.most != 3 {
-		t.Errorf("%d Jobs at once, want 3", w.most)
-	}
+	w.look(func() {
+		if w.most != 3 {
+			t.Errorf("%d Jobs at once, want 3", w.most)
+		}
+	})
 	w.edit(func() { w.queueErr = nil })
 	w.eventually("over", falls(metav1.ConditionFalse, reasonNoFallback))
 	w.edit(func() { w.scaledJob.Spec.Fallback = nil; w.scaledJob.Generation++ })
@@ -109,9 +115,11 @@ func TestFallbackWaits(t *testing.T) {
 	for range 5 {
 		w.again()
 	}
-	if w.created != 0 {
-		t.Errorf("%d Jobs, want none after one failure of two", w.created)
-	}
+	w.look(func() {
+		if w.created != 0 {
+			t.Errorf("%d Jobs, want none after one failure of two", w.created)
+		}
+	})
 }
 
 // TestFallbackToBefore keeps as many Jobs as there were when the queue was last known.

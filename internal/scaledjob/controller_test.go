@@ -38,9 +38,11 @@ func TestOneJobPerItem(t *testing.T) {
 	w.eventually("inactive", func() bool {
 		return w.scaledJob.Status.Conditions.Get(v1alpha1.ConditionActive).Status == metav1.ConditionFalse && w.unfinished() == 0
 	})
-	if w.created != 6 {
-		t.Errorf("%d Jobs for 6 items", w.created)
-	}
+	w.look(func() {
+		if w.created != 6 {
+			t.Errorf("%d Jobs for 6 items", w.created)
+		}
+	})
 }
 
 func TestNeverAboveTheLimit(t *testing.T) {
@@ -53,9 +55,11 @@ func TestNeverAboveTheLimit(t *testing.T) {
 		w.finish(batchv1.JobComplete, time.Now())
 	}
 	w.eventually("done", func() bool { return w.unfinished() == 0 && w.queue == 0 })
-	if w.created != 10 || w.most != 3 {
-		t.Errorf("%d Jobs, at most %d at once; want 10 and 3", w.created, w.most)
-	}
+	w.look(func() {
+		if w.created != 10 || w.most != 3 {
+			t.Errorf("%d Jobs, at most %d at once; want 10 and 3", w.created, w.most)
+		}
+	})
 }
 
 // TestIgnoranceCreatesNothing makes the Jobs, then the queue unknown, while work waits.
@@ -73,20 +77,18 @@ func TestIgnoranceCreatesNothing(t *testing.T) {
 	if w.controller.View(theKey).Queue != nil {
 		t.Error("View tells a queue length that is not known")
 	}
-	if w.created != 0 {
-		t.Errorf("%d Jobs created from ignorance", w.created)
-	}
+	w.look(func() {
+		if w.created != 0 {
+			t.Errorf("%d Jobs created from ignorance", w.created)
+		}
+	})
 	w.edit(func() { w.queueErr = nil })
 	w.eventually("recovered", func() bool { return w.created == 5 && w.ready().Status == metav1.ConditionTrue })
-	failures := 0
-	for _, event := range w.events {
-		if strings.HasPrefix(event, reasonScalerFailed) {
-			failures++
+	w.look(func() {
+		if failures := w.told(reasonScalerFailed); failures != 1 {
+			t.Errorf("the outage was told %d times: %q", failures, w.events)
 		}
-	}
-	if failures != 1 {
-		t.Errorf("the outage was told %d times: %q", failures, w.events)
-	}
+	})
 }
 
 // TestUnknownTrigger has a trigger that only KEDA knows.
@@ -96,9 +98,11 @@ func TestUnknownTrigger(t *testing.T) {
 	w.eventually("told", func() bool {
 		return strings.Contains(w.ready().Message, "KEDA has trigger type kafka, but Offboard does not yet: it has ")
 	})
-	if w.ready().Status != metav1.ConditionFalse {
-		t.Errorf("got %v", w.ready())
-	}
+	w.look(func() {
+		if w.ready().Status != metav1.ConditionFalse {
+			t.Errorf("got %v", w.ready())
+		}
+	})
 }
 
 // TestBrokenRunner runs Jobs that end without having taken anything: their successors wait for the polling interval.
@@ -108,8 +112,8 @@ func TestBrokenRunner(t *testing.T) {
 		one := int32(1)
 		sj.Spec.PollingInterval = &one
 	})
-	w.edit(func() { w.queue = 3 })
 	begin := time.Now()
+	w.edit(func() { w.queue = 3 })
 	for round := range 3 {
 		w.eventually("a round of Jobs", func() bool { return w.created == 3*(round+1) })
 		if least := time.Duration(round) * time.Second; time.Since(begin) < least {
@@ -128,11 +132,11 @@ func TestBrokenRunner(t *testing.T) {
 // TestMinReplicaCount keeps a Job running without work, and replaces one that ends at once no more often than KEDA.
 func TestMinReplicaCount(t *testing.T) {
 	t.Parallel()
+	begin := time.Now()
 	w := newWorld(t, func(sj *v1alpha1.ScaledJob) {
 		one := int32(1)
 		sj.Spec.PollingInterval, sj.Spec.MinReplicaCount = &one, &one
 	})
-	begin := time.Now()
 	for round := range 3 {
 		w.eventually("a Job", func() bool { return w.created == round+1 })
 		if least := time.Duration(round) * time.Second; time.Since(begin) < least {
@@ -162,9 +166,11 @@ func TestRollout(t *testing.T) {
 					return job.Annotations[v1alpha1.AnnotationGeneration] == "2"
 				})
 			})
-			if old := w.unfinished() - (w.created - 4); old != survive {
-				t.Errorf("%d Jobs of the old version are left, want %d", old, survive)
-			}
+			w.look(func() {
+				if old := w.unfinished() - (w.created - 4); old != survive {
+					t.Errorf("%d Jobs of the old version are left, want %d", old, survive)
+				}
+			})
 		})
 	}
 }
@@ -205,9 +211,11 @@ func TestHistoryLimits(t *testing.T) {
 	}
 	w.eventually("trimmed", func() bool { return len(w.jobs) == 4 })
 	var kept []string
-	for _, job := range w.jobs {
-		kept = append(kept, strings.TrimPrefix(job.Name, "usertask-"))
-	}
+	w.look(func() {
+		for _, job := range w.jobs {
+			kept = append(kept, strings.TrimPrefix(job.Name, "usertask-"))
+		}
+	})
 	if want := []string{"00001", "00002", "00005", "00007"}; !slices.Equal(kept, want) {
 		t.Errorf("kept %q, want %q", kept, want)
 	}
@@ -362,7 +370,8 @@ func TestStatusIsWrittenWhenItChanges(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	w.eventually("ready", func() bool { return w.ready().Status == metav1.ConditionTrue })
-	before := w.writes
+	var before int
+	w.look(func() { before = w.writes })
 	seen := w.controller.View(theKey).At
 	for range 20 {
 		w.controller.Changed(theKey)

@@ -132,7 +132,7 @@ func newWorldWith(t *testing.T, config Config, edit func(*v1alpha1.ScaledJob)) *
 // eventually waits until the condition holds, which it checks with the world locked.
 func (w *world) eventually(what string, condition func() bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		w.mu.Lock()
 		ok := condition()
@@ -151,6 +151,13 @@ func (w *world) eventually(what string, condition func() bool) {
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// look lets the test see the world while the controller runs.
+func (w *world) look(see func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	see()
 }
 
 // edit changes the world and tells the controller.

@@ -3,7 +3,6 @@ package scaledjob
 import (
 	"slices"
 	"testing"
-	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -137,13 +136,15 @@ func TestReleaseAllWithoutQueue(t *testing.T) {
 	p.endLocked(names[0], batchv1.JobComplete, queue.Failure{})
 	p.mu.Unlock()
 	p.down.Store(true)
-	life := p.release(releaseWithin - time.Second)
+	life := p.release(0)
 	p.eventually("the end of what runs", func() bool { return p.jobs[names[1]].DeletionTimestamp != nil })
 	p.mu.Lock()
 	if len(p.scaledJob.Finalizers) == 0 {
 		t.Error("it was let go too early")
 	}
 	p.mu.Unlock()
+	life.stop()
+	life = p.release(releaseWithin)
 	p.released()
 	life.stop()
 	p.down.Store(false)
