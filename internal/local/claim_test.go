@@ -60,7 +60,7 @@ func TestItemReachesProcesses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		info, err := e.Job(t.Context(), "default", created.Name)
 		if err != nil {
 			t.Fatal(err)

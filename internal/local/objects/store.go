@@ -51,6 +51,8 @@ type Store struct {
 	dir      string
 	validate func(*manifest.Set) manifest.Problems
 	log      *slog.Logger
+	// settle is settleTime, but in tests of what must come within it.
+	settle time.Duration
 
 	mu      sync.RWMutex
 	files   map[string]*file
@@ -90,7 +92,7 @@ func Open(opts Options) (*Store, manifest.Problems, error) {
 		return nil, nil, fmt.Errorf("make the folder of the ScaledJobs' records: %w", err)
 	}
 	s := &Store{
-		paths: opts.Paths, dir: opts.Dir, validate: opts.Validate, log: opts.Log,
+		paths: opts.Paths, dir: opts.Dir, validate: opts.Validate, log: opts.Log, settle: settleTime,
 		records: map[types.NamespacedName]*record{}, unreadable: map[string]bool{}, released: make(chan struct{}, 1),
 		content: content{scaledJobs: map[types.NamespacedName]*v1alpha1.ScaledJob{}},
 	}

@@ -422,6 +422,7 @@ func TestIdentitySurvivesEditors(t *testing.T) {
 				f := newFolder(t)
 				f.write("a.yaml", work("a", "1"))
 				s := f.open(filepath.Join(f.manifests, given))
+				s.settle = 2 * time.Second // a busy machine takes its time between two steps
 				uid := scaledJob(t, s, "a").UID
 				ctx, cancel := context.WithCancel(context.Background())
 				var watching sync.WaitGroup

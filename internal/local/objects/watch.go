@@ -203,7 +203,7 @@ func (s *Store) Watch(ctx context.Context, changed func(Change)) error {
 			unsettled = time.Now()
 		}
 		if time.Since(unsettled) < longestSettle {
-			settled.Reset(settleTime)
+			settled.Reset(s.settle)
 		}
 	}
 	tell := func(change Change, err error) {
@@ -237,7 +237,7 @@ func (s *Store) Watch(ctx context.Context, changed func(Change)) error {
 			change, missing, err := s.reload(believe)
 			if believe = missing; missing {
 				// Its Jobs would be killed: an editor that is about to write it again gets the time for that.
-				settled.Reset(settleTime)
+				settled.Reset(s.settle)
 				continue
 			}
 			tell(change, err)

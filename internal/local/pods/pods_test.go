@@ -148,14 +148,14 @@ func TestStartErrorIsAnEnd(t *testing.T) {
 
 func TestConfigErrorIsWaitedOut(t *testing.T) {
 	t.Parallel()
-	var calls atomic.Int32
+	var there atomic.Bool
 	e := newEnv(t, func(cfg *pods.Config) {
 		command := cfg.Command
 		cfg.Command = func(ctx context.Context, pod *corev1.Pod, c *corev1.Container) (pods.Command, error) {
 			if pod.Status.PodIP == "" || pod.Status.StartTime == nil {
 				t.Errorf("the pod has no address or start time")
 			}
-			if calls.Add(1) == 1 {
+			if !there.Load() {
 				return pods.Command{}, errors.New("secret default/login does not exist")
 			}
 			return command(ctx, pod, c)
@@ -168,6 +168,7 @@ func TestConfigErrorIsWaitedOut(t *testing.T) {
 		waiting.Message != "secret default/login does not exist" {
 		t.Errorf("got %s, %+v", status.Phase, waiting)
 	}
+	there.Store(true)
 	if status := r.end(); status.Phase != corev1.PodSucceeded {
 		t.Errorf("got %s", describe(r.all()))
 	}
@@ -259,9 +260,7 @@ func TestPodsThatCannotRunAreRefused(t *testing.T) {
 func TestWaitAndRunning(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t, nil)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
-	if err := e.Wait(ctx); err != nil {
+	if err := e.Wait(context.Background()); err != nil {
 		t.Errorf("nothing runs: %v", err)
 	}
 	pod := e.pod("Never", "sleep 1000")
@@ -269,6 +268,8 @@ func TestWaitAndRunning(t *testing.T) {
 	if got := e.Running(); len(got) != 1 || got[0] != pod.UID {
 		t.Errorf("got %v", got)
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
 	if err := e.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}

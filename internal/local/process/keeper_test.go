@@ -196,6 +196,10 @@ func TestKeeperThatHangsIsEnded(t *testing.T) {
 	if err := syscall.Kill(old, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the keeper is stopped", func() bool { // not before it is asked to end
+		state, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(old)).Output()
+		return err == nil && strings.HasPrefix(strings.TrimSpace(string(state)), "T")
+	})
 	opened, err := process.OpenKeeper(t.Context(), filepath.Join(dir, "keeper"))
 	if err != nil {
 		t.Fatal(err)

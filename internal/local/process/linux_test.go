@@ -223,7 +223,7 @@ func TestKillLeftovers(t *testing.T) {
 	}
 	// A recorded pid that belongs to a stranger by now.
 	recorded = append(recorded, process.Recorded{PID: other.Process.Pid, StartID: recorded[0].StartID})
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	begin := time.Now()
 	if err := process.KillLeftovers(ctx, labels, recorded); err != nil {

@@ -45,6 +45,11 @@ func TestMain(m *testing.M) {
 	first.Wait()
 	before := openDescriptors()
 	code := runWithKeeper(m)
+	// What ends may take a moment.
+	settled := func() bool { return len(openDescriptors()) == len(before) && len(process.Children()) == 0 }
+	for deadline := time.Now().Add(20 * time.Second); !settled() && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
 	if after := openDescriptors(); code == 0 && len(after) != len(before) {
 		fmt.Fprintf(os.Stderr, "file descriptors leak: %v before the tests, %v after\n", before, after)
 		code = 1
