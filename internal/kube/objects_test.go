@@ -98,7 +98,7 @@ func TestFinalizers(t *testing.T) {
 	stop()
 	select {
 	case <-ended:
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Error("it does not end")
 	}
 	now = &v1alpha1.ScaledJob{}

@@ -70,7 +70,7 @@ func start(t *testing.T, options Options) *running {
 			if err != nil {
 				t.Errorf("the operator ended with %v", err)
 			}
-		case <-time.After(30 * time.Second):
+		case <-time.After(patience):
 			var stacks strings.Builder
 			_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)
 			t.Errorf("the operator does not end:\n%s", stacks.String())
@@ -82,13 +82,16 @@ func start(t *testing.T, options Options) *running {
 	return r
 }
 
+// patience is how long is waited for what must come: a busy machine may be slow, and Leases may have to expire.
+const patience = 2 * time.Minute
+
 // eventually fails the test unless the condition comes to hold.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !condition() {
 		if time.Now().After(deadline) {
-			t.Fatalf("after 20 s it does not hold that %s", what)
+			t.Fatalf("after %v it does not hold that %s", patience, what)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -223,7 +226,7 @@ func TestMissingRight(t *testing.T) {
 		t.Error(err)
 	}
 	r.ended <- nil // for the end of the test
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 25*time.Second {
 		t.Errorf("it took %v to end", took)
 	}
 }

@@ -44,7 +44,7 @@ func (r *running) ends(t *testing.T) error {
 	case err := <-r.ended:
 		r.ended <- nil // for the end of the test
 		return err
-	case <-time.After(40 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the operator does not end")
 		return nil
 	}

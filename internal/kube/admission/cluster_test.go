@@ -24,6 +24,7 @@ import (
 	"github.com/offboard-dev/offboard/internal/crds"
 	"github.com/offboard-dev/offboard/internal/kube/admission"
 	"github.com/offboard-dev/offboard/internal/kube/admission/certs"
+	"github.com/offboard-dev/offboard/internal/servertest"
 	"github.com/offboard-dev/offboard/internal/trigger/all"
 	"github.com/offboard-dev/offboard/test/controlplane"
 )
@@ -65,7 +66,7 @@ func newHooked(t *testing.T, now time.Time) *hooked {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.serve(t, "127.0.0.1:0")
+	h.serve(t, servertest.FreeAddress(t)) // not a port that a connection may get while nobody serves there
 	h.configure(t)
 
 	ctx, cancel := context.WithCancel(t.Context())

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"encoding/json"
+	"io"
 	"slices"
 	"testing"
 	"time"
@@ -94,8 +95,11 @@ func TestList(t *testing.T) {
 	if want := []string{"succeeds", "fails", "runs", "waits", "other"}; err != nil || !slices.Equal(names(jobs), want) {
 		t.Errorf("got %v, %v, want %v", names(jobs), err, want)
 	}
-	jobs, err = b.Jobs(t.Context(), namespace, "idle")
-	if err != nil || !slices.Equal(names(jobs), []string{"other"}) || len(jobs[0].Pods) != 1 {
+	eventually(t, "the other ScaledJob's Job with its Pod", func() bool {
+		jobs, err = b.Jobs(t.Context(), namespace, "idle")
+		return err != nil || !slices.Equal(names(jobs), []string{"other"}) || len(jobs[0].Pods) == 1
+	})
+	if err != nil || !slices.Equal(names(jobs), []string{"other"}) {
 		t.Errorf("got %v, %v", jobs, err)
 	}
 	one, err := b.Job(t.Context(), namespace, "fails")
@@ -170,7 +174,7 @@ spec:
 		t.Fatal(err)
 	}
 	begun := make([]byte, len("begun\n"))
-	if _, err := log.Read(begun); err != nil || string(begun) != "begun\n" {
+	if _, err := io.ReadFull(log, begun); err != nil || string(begun) != "begun\n" {
 		t.Errorf("got %q, %v", begun, err)
 	}
 	policy := metav1.DeletePropagationBackground

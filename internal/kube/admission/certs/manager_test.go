@@ -374,13 +374,13 @@ func TestRotation(t *testing.T) {
 			}
 		}
 	}
+	for handshakes.Load() < 100 && !t.Failed() { // on a busy machine the years pass faster
+		time.Sleep(time.Millisecond)
+	}
 	t.Logf("%d handshakes; %d serving certificates, %d authorities", handshakes.Load(), len(leaves), len(authorities))
 	if len(authorities) != 2 || len(leaves) < 50 || most != 2 || last != 1 {
 		t.Errorf("%d authorities, of which %d at once and %d at last, and %d serving certificates; want 2, 2, 1, 50 or more",
 			len(authorities), most, last, len(leaves))
-	}
-	if handshakes.Load() < 100 {
-		t.Errorf("only %d handshakes", handshakes.Load())
 	}
 }
 
