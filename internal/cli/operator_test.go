@@ -154,7 +154,7 @@ func (p *operatorProcess) code(patience time.Duration) int {
 // fails wants the operator to end by itself with the exit code and the words in its message.
 func (p *operatorProcess) fails(code int, words ...string) {
 	p.t.Helper()
-	if got := p.code(time.Minute); got != code {
+	if got := p.code(2 * time.Minute); got != code {
 		p.t.Errorf("got exit code %d, want %d", got, code)
 	}
 	for _, word := range words {
@@ -187,14 +187,14 @@ func (p *operatorProcess) terminate() {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		p.t.Error(err)
 	}
-	if code := p.code(10 * time.Second); code != exitOK {
+	if code := p.code(25 * time.Second); code != exitOK {
 		p.t.Errorf("after SIGTERM the operator ended with exit code %d", code)
 	}
 }
 
 func poll(t *testing.T, what string, holds func(context.Context) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for !holds(ctx) {
 		select {
@@ -324,14 +324,11 @@ func TestOperatorHandOver(t *testing.T) {
 	second.ready()
 	poll(t, "both share the work out", func(ctx context.Context) bool { return agree(ctx, 2) })
 	first.terminate()
-	ended := time.Now()
-	poll(t, "the second acts alone", func(ctx context.Context) bool { return agree(ctx, 1) })
-	// A Lease that is not deleted is waited for 14 seconds.
-	if took := time.Since(ended); took > 8*time.Second {
-		t.Errorf("the second took over %v after the end of the first", took)
-	} else {
-		t.Logf("the second took over %v after the end of the first", took)
+	// The end of a Lease that is not deleted is waited for.
+	if left := views(t.Context()); len(left) != 1 {
+		t.Errorf("after the end of the first there are the Leases %v", slices.Collect(maps.Keys(left)))
 	}
+	poll(t, "the second acts alone", func(ctx context.Context) bool { return agree(ctx, 1) })
 	c.apply(work(redistest.Start(t, redistest.Options{Password: "secret"})))
 	c.eventually("the ScaledJob's condition", func() bool { return c.conditions("usertask") != "" })
 	second.terminate()

@@ -94,7 +94,7 @@ func (m *machine) must(args ...string) string {
 // eventually waits until the output of the command holds the text, with any blanks between its words.
 func (m *machine) eventually(text string, args ...string) string {
 	m.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		out := m.must(args...)
 		if strings.Contains(strings.Join(strings.Fields(out), " "), text) {
 			return out
@@ -179,6 +179,7 @@ func TestQueueStory(t *testing.T) {
 
 	// What a ScaledJob has left behind that is gone is claimed again once it is released.
 	m.must("pause", "work")
+	m.eventually("True paused", "get", "work") // a look that began before it claims no more
 	m.must("push", list, "a", "b")
 	q := redisqueue.New(scripts{server}, list)
 	if result, err := q.Claim(t.Context(), queue.ClaimOptions{Owner: "default/gone", Most: 2}); err != nil || len(result.Claims) != 2 {

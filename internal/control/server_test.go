@@ -386,13 +386,9 @@ func TestLogsFollow(t *testing.T) {
 	if _, err := client.Logs(t.Context(), "n", "other", opts); ReasonOf(err) != NotFound {
 		t.Errorf("unknown Job: got %v", err)
 	}
-	// The server's end is the stream's end, at once and said.
-	began := time.Now()
+	// The server's end is the stream's end, and said: a stream that held up the server would be cut off without a word.
 	if err := stop(); err != nil {
 		t.Fatal(err)
-	}
-	if took := time.Since(began); took >= shutdownTimeout {
-		t.Errorf("the follow held up the server for %v", took)
 	}
 	if _, err := io.ReadAll(log); ReasonOf(err) != Unavailable || err.Error() != "offboard up is stopping" {
 		t.Errorf("got %v", err)
@@ -423,7 +419,7 @@ func TestLogsEndWithTheClient(t *testing.T) {
 			leave(log, cancel)
 			select {
 			case <-output.closed:
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("the output was not closed")
 			}
 			if _, err := log.Read(make([]byte, 1)); err == nil {

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,12 +48,32 @@ func TestScalars(t *testing.T) {
 	}
 }
 
+// watch measures how long something takes: the time of the clock, or that of the processors where it is less, as it is
+// on a machine that does something else meanwhile.
+type watch struct {
+	began time.Time
+	used  time.Duration
+}
+
+func startWatch() watch { return watch{time.Now(), used()} }
+
+func (w watch) took() time.Duration { return min(time.Since(w.began), used()-w.used) }
+
+// used returns the time of the processors that this process has used.
+func used() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		panic(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
 func TestHostileTextsEndSoon(t *testing.T) {
 	t.Parallel()
 	for i, text := range hostileTexts() {
-		start := time.Now()
+		watch := startWatch()
 		problems := Validate(Parse("hostile.yaml", []byte(text)), nil)
-		if took := time.Since(start); took > 5*time.Second {
+		if took := watch.took(); took > 5*time.Second {
 			t.Errorf("text %d took %v", i, took)
 		}
 		if i < 2 && !strings.Contains(fmt.Sprint(problems), "aliases make this document far larger") {
@@ -79,9 +100,9 @@ func TestLargeFiles(t *testing.T) {
 		"scalars":        strings.Repeat("---\na\n", 20_000),
 		"broken":         strings.Repeat("---\n[\n", 20_000),
 	} {
-		start := time.Now()
+		watch := startWatch()
 		problems := Validate(Parse("large.yaml", []byte(text)), nil)
-		if took := time.Since(start); took > 20*time.Second {
+		if took := watch.took(); took > 20*time.Second {
 			t.Errorf("%s: %d bytes took %v", name, len(text), took)
 		}
 		if len(problems) > maxDocuments+1 || len(problems) > maxProblems+1 && strings.Count(text, "---") < 2 {
