@@ -698,8 +698,9 @@ func TestRunnersRace(t *testing.T) {
 // takeOne is a runner's way to one item and its end, without the command; nil when there is none.
 func takeOne(ctx context.Context, port, mode string) ([]byte, error) {
 	c := config{host: "127.0.0.1", port: port, list: "l"}
+	r := &run{Options{patience: time.Minute, Attempts: 1}}
 	if mode == "pop" {
-		l, item, err := tryTake(ctx, c)
+		l, item, err := r.take(ctx, c)
 		if l != nil {
 			l.close()
 		}
@@ -707,7 +708,7 @@ func takeOne(ctx context.Context, port, mode string) ([]byte, error) {
 	}
 	h := newHolding(c, time.Minute)
 	defer h.client.close()
-	if _, err := h.tryClaim(ctx, 1); err != nil || h.claim.ID == "" {
+	if found, err := r.seek(ctx, h); err != nil || !found {
 		return nil, err
 	}
 	return h.claim.Parts[0], h.settle(queue.Settlement{Verb: queue.Ack})
