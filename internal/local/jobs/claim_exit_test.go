@@ -303,7 +303,7 @@ func TestClaimProcesses(t *testing.T) {
 		j.Spec.Template.Spec.Containers[0].Command = []string{"no-such-program"}
 	}))
 	e.create(newJob("late", claim, shell("trap 'echo stopped; exit 0' TERM; echo ready; while :; do sleep 0.01; done"),
-		func(j *batchv1.Job) { j.Spec.ActiveDeadlineSeconds = ptr.To[int64](1) }))
+		func(j *batchv1.Job) { j.Spec.ActiveDeadlineSeconds = ptr.To[int64](8) })) // after its start, on any machine
 	e.create(newJob("restarting", claim, onFailure, backoffLimit(1), shell("exit 5")))
 	e.create(newJob("parallel", claim, completions(6, 3)))
 	e.create(newJob("pop"))
