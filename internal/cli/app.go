@@ -34,11 +34,16 @@ type Options struct {
 
 	// now replaces the clock; nil means time.Now.
 	now func() time.Time
+	// completing replaces how long a Tab key may take; zero means completionTimeout.
+	completing time.Duration
 }
 
 // Execute runs a command and returns the exit code for the process. Errors are printed to Err.
 func Execute(ctx context.Context, o Options) int {
 	a := &app{Options: o, log: new(slog.LevelVar)}
+	if a.completing == 0 {
+		a.completing = completionTimeout
+	}
 	if a.now == nil {
 		a.now = time.Now
 	}

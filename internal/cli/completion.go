@@ -26,7 +26,7 @@ func complete(cmd *cobra.Command, flag string, function completer) {
 // completeFrom completes with names that the target knows. Without one there are none.
 func (a *app) completeFrom(w *where, names func(context.Context, *target, string) ([]string, error)) completer {
 	return func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+		ctx, cancel := context.WithTimeout(cmd.Context(), a.completing)
 		defer cancel()
 		var found []string
 		err := a.withTarget(ctx, w, backend.Need{}, func(t *target) (err error) {

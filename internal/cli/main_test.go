@@ -288,7 +288,7 @@ func executeContext(ctx context.Context, dataDir, stdin string, args ...string) 
 func options(dataDir string, in io.Reader, out, err io.Writer, args ...string) Options {
 	return Options{
 		Version: "v1.2.3", Args: args, Environ: []string{"HOME=/nowhere", "OFFBOARD_DATA_DIR=" + dataDir},
-		In: in, Out: out, Err: err, now: func() time.Time { return today },
+		In: in, Out: out, Err: err, now: func() time.Time { return today }, completing: time.Minute,
 	}
 }
 
