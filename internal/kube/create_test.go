@@ -122,7 +122,7 @@ func TestLostAnswersOfNamedJobs(t *testing.T) {
 	throughProxy.Host = "https://" + proxy.Addr()
 	flaky, direct := aClient(t, throughProxy), aClient(t, plane.Config())
 	j := jobsOn(flaky)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	const creators, each = 8, 15
 	var mu sync.Mutex

@@ -40,7 +40,7 @@ func TestLostAnswers(t *testing.T) {
 	flaky, direct := aClient(t, throughProxy), aClient(t, plane.Config())
 	j := &jobs{store: newStore(), writer: flaky, reader: flaky, may: always}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	const creators, each = 8, 25
 	var mu sync.Mutex
@@ -73,7 +73,7 @@ func TestLostAnswers(t *testing.T) {
 	stopCutting()
 	cutting.Wait()
 
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(patience)
 	listed, err := j.List(ctx, owner)
 	for err != nil {
 		if time.Now().After(deadline) {

@@ -128,16 +128,22 @@ func TestDeleteOfAnother(t *testing.T) {
 	config, deletions := plane.Config(), &atomic.Int32{}
 	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return counted{rt, deletions} })
 	c := aClient(t, config)
-	j := &jobs{store: newStore(), writer: c, reader: c, may: always}
-	job, err := j.Create(t.Context(), aPlainJob(types.NamespacedName{Namespace: plane.Namespace(t), Name: "work"}), nil)
+	owner := types.NamespacedName{Namespace: plane.Namespace(t), Name: "work"}
+	job, err := jobsOn(c).Create(t.Context(), aPlainJob(owner), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	j, former := jobsOn(c), aNamedJob(owner, job.Name)
+	former.UID, former.ResourceVersion = "another", "1"
+	j.store.show(owner, trimJob(former)) // no watch has shown its end yet
 	if err := j.Delete(t.Context(), job.Namespace, job.Name, "another", metav1.DeletePropagationBackground); err != nil {
 		t.Error(err)
 	}
 	if n := deletions.Load(); n != 1 {
 		t.Errorf("it was tried %d times", n)
+	}
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(job), &batchv1.Job{}); err != nil {
+		t.Errorf("the one that has the name: %v", err)
 	}
 }
 
