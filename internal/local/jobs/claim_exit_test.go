@@ -119,12 +119,32 @@ func runClaimsUntilKilled(dir string) {
 		}
 	}
 	for _, job := range jobs {
-		for !fileExists(filepath.Join(dir, "began-"+job.Name)) {
+		for !fileExists(filepath.Join(dir, "began-"+job.Name)) || !knownToRun(c, job.Name) {
 			time.Sleep(time.Millisecond)
 		}
 	}
 	fmt.Println("created all")
 	select {}
+}
+
+// knownToRun tells whether the Controller has noted that what has begun runs, without which the next one would know of
+// no container.
+func knownToRun(c *Controller, job string) bool {
+	j, err := c.Get("default", job)
+	if err != nil || len(j.Pods) != 1 {
+		return false
+	}
+	status := j.Pods[0].Status
+	begun, restarts := status.ContainerStatuses, int32(0)
+	switch job {
+	case "in-init", "bad-init":
+		begun = status.InitContainerStatuses
+	case "restarted", "restarted-stays":
+		restarts = 1
+	}
+	return len(begun) > 0 && !slices.ContainsFunc(begun, func(s corev1.ContainerStatus) bool {
+		return s.State.Running == nil || s.RestartCount != restarts
+	})
 }
 
 func fileExists(path string) bool {
