@@ -18,9 +18,13 @@ const (
 	// slots is how many slots a cluster has.
 	slots = 16384
 	// agreeTimeout is how long the nodes of a cluster may take until they agree.
-	agreeTimeout = 60 * time.Second
-	// nodeTimeout is how many milliseconds a node may be silent before the others take it for dead.
-	nodeTimeout = 2000
+	agreeTimeout = 3 * time.Minute
+	// nodeTimeout is how many milliseconds a node may be silent before the others take it for dead: more than a busy
+	// machine makes it be, and no more than tests can wait for that kill one.
+	nodeTimeout = 5000
+	// meetAgain is after which time nodes that do not know each other are made known once more. They forget each other
+	// when one does not answer the other within nodeTimeout.
+	meetAgain = 2 * nodeTimeout * time.Millisecond
 )
 
 // Cluster is a Redis Cluster, of which the first nodes are masters that share the slots evenly.
@@ -43,12 +47,18 @@ func StartCluster(tb testing.TB, masters int, options Options) *Cluster {
 	for i := range masters {
 		node := Start(tb, options)
 		node.Do("CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(i*slots/masters), strconv.Itoa((i+1)*slots/masters-1))
-		if i > 0 {
-			node.meet(cluster.Nodes[0])
-		}
 		cluster.Nodes = append(cluster.Nodes, node)
 	}
-	cluster.Await()
+	var met time.Time
+	cluster.until("the cluster to work", func() bool {
+		if time.Since(met) > meetAgain {
+			for _, node := range cluster.Nodes[1:] {
+				node.meet(cluster.Nodes[0])
+			}
+			met = time.Now()
+		}
+		return cluster.works()
+	})
 	return cluster
 }
 
@@ -84,8 +94,12 @@ func (s *Server) ID() string {
 func (c *Cluster) AddReplica(master *Server) *Server {
 	c.tb.Helper()
 	replica := Start(c.tb, c.options)
-	replica.meet(master)
+	var met time.Time
 	c.until("the replica to know its master", func() bool {
+		if time.Since(met) > meetAgain {
+			replica.meet(master)
+			met = time.Now()
+		}
 		return strings.Contains(replica.Text("CLUSTER", "NODES"), master.ID())
 	})
 	replica.Do("CLUSTER", "REPLICATE", master.ID())
@@ -107,16 +121,20 @@ func (c *Cluster) AddReplica(master *Server) *Server {
 // Await waits until all nodes know each other and say that the cluster works.
 func (c *Cluster) Await() {
 	c.tb.Helper()
-	c.until("the cluster to work", func() bool {
-		for _, node := range c.Nodes {
-			text := node.Text("CLUSTER", "INFO")
-			if !strings.Contains(text, "cluster_state:ok") ||
-				!strings.Contains(text, fmt.Sprintf("cluster_known_nodes:%d", len(c.Nodes))) {
-				return false
-			}
+	c.until("the cluster to work", c.works)
+}
+
+// works tells whether all nodes know each other and say that the cluster works.
+func (c *Cluster) works() bool {
+	c.tb.Helper()
+	for _, node := range c.Nodes {
+		text := node.Text("CLUSTER", "INFO")
+		if !strings.Contains(text, "cluster_state:ok") ||
+			!strings.Contains(text, fmt.Sprintf("cluster_known_nodes:%d", len(c.Nodes))) {
+			return false
 		}
-		return true
-	})
+	}
+	return true
 }
 
 // Owner returns the node that serves the key, out of those that run.

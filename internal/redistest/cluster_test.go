@@ -43,7 +43,7 @@ func TestSentinelPromotesTheReplica(t *testing.T) {
 	sentinel := redistest.Start(t, redistest.Options{Monitors: master})
 	redistest.AwaitReplica(t, sentinel)
 	master.Kill()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		answer := sentinel.Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", redistest.MasterName)
 		address, err := answer.AsStrSlice()

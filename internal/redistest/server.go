@@ -144,7 +144,7 @@ func (s *Server) sentinelLines() []string {
 	master := s.options.Monitors
 	lines := []string{
 		fmt.Sprintf("sentinel monitor %s %s %s 1", MasterName, master.Host(), master.Port()),
-		"sentinel down-after-milliseconds " + MasterName + " 1000",
+		"sentinel down-after-milliseconds " + MasterName + " 5000", // less than that a busy machine may take
 		"sentinel failover-timeout " + MasterName + " 3000",
 	}
 	if master.options.Password != "" {
@@ -221,7 +221,7 @@ func (s *Server) connect() rueidis.Client {
 		InitAddress: []string{s.Addr()}, ForceSingleClient: true, PipelineMultiplex: -1, DisableCache: true,
 		Password: s.options.Password, ClientName: "redistest",
 		// It takes a connection for lost that gives no answer for so long: more than a busy machine needs.
-		ConnWriteTimeout: time.Minute,
+		ConnWriteTimeout: time.Minute, Dialer: net.Dialer{Timeout: time.Minute},
 	}
 	if s.certs != nil {
 		options.TLSConfig = s.certs.ClientConfig()

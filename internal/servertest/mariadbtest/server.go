@@ -134,7 +134,7 @@ func (s *Server) config(p *servertest.Process) *mysql.Config {
 	config := mysql.NewConfig()
 	config.User, config.Passwd, config.DBName = User, Password, Database
 	config.Net, config.Addr = "tcp", p.Addr(0)
-	config.Timeout, config.Logger = 10*time.Second, &mysql.NopLogger{}
+	config.Timeout, config.Logger = time.Minute, &mysql.NopLogger{}
 	if s.certs != nil {
 		config.TLSConfig = "skip-verify"
 	}

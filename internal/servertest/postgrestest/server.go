@@ -324,7 +324,7 @@ func (s *Server) Kill() {
 }
 
 // stopTimeout is how long processes may take to end.
-const stopTimeout = 20 * time.Second
+const stopTimeout = time.Minute
 
 // alive tells whether a process runs; one that has ended may be listed until its parent asks.
 func alive(member *os.Process) bool {
