@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/offboard-dev/offboard/internal/servertest"
 )
 
 // Server is one server. Its engines are KV version 2 at secret/, KV version 1 at kv/, PKI at pki/, one that gives
@@ -61,8 +63,8 @@ type token struct {
 // Start starts a server, which ends with the test.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
-	s := &Server{tb: tb, address: "127.0.0.1:0", secrets: map[string]map[string]any{}, tokens: map[string]*token{},
-		roles: map[string]Role{}}
+	s := &Server{tb: tb, address: servertest.FreeAddress(tb), secrets: map[string]map[string]any{},
+		tokens: map[string]*token{}, roles: map[string]Role{}}
 	s.Restart()
 	tb.Cleanup(func() { s.Thaw(); s.Stop() })
 	return s

@@ -196,14 +196,15 @@ func TestRealVault(t *testing.T) {
 		fails(t, new(Reader), manifest(server.address, canary, secret("kv/queue", "password", "")), "the token is refused")
 	})
 	t.Run("a token that is renewed", func(t *testing.T) {
-		token := server.token("renewed", map[string]any{"ttl": "3s"}, "auth/token/renew-self", "auth/token/lookup-self", "kv/queue")
-		var r Reader
-		spec := manifest(server.address, token, secret("kv/queue", "password", ""))
-		for began := time.Now(); time.Since(began) < 7*time.Second; time.Sleep(100 * time.Millisecond) {
-			if _, _, err := read(t, &r, spec); err != nil {
-				t.Fatalf("after %v, twice the life of the token, of which is to be made use: %v", time.Since(began), err)
+		outlives(t, 3*time.Second, func() func() error {
+			token := server.token("renewed", map[string]any{"ttl": "3s"}, "auth/token/renew-self", "auth/token/lookup-self", "kv/queue")
+			var r Reader
+			spec := manifest(server.address, token, secret("kv/queue", "password", ""))
+			return func() error {
+				_, _, err := read(t, &r, spec)
+				return err
 			}
-		}
+		})
 	})
 	t.Run("a token that is revoked", func(t *testing.T) {
 		one := server.token("one", map[string]any{"ttl": "1h"}, "kv/queue")
