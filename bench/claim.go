@@ -153,7 +153,9 @@ func (*nothing) Delete(context.Context, string, string, types.UID, metav1.Deleti
 func (*nothing) EndPods(context.Context, scaledjob.Job) error { return nil }
 
 // Failure implements scaledjob.Jobs.
-func (*nothing) Failure(context.Context, scaledjob.Job) queue.Failure { return queue.Failure{} }
+func (*nothing) Failure(context.Context, scaledjob.Job) (queue.Failure, error) {
+	return queue.Failure{}, nil
+}
 
 // ScaledJob implements scaledjob.Objects.
 func (n *nothing) ScaledJob(context.Context, types.NamespacedName) (*v1alpha1.ScaledJob, error) {
