@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -93,6 +94,47 @@ func Start(tb testing.TB) *Server {
 		},
 	})
 	return made
+}
+
+// Kill ends the server as a crash does, when it has on its disk which streams and quorum queues it has to start again.
+//
+// The library by which their replicas agree keeps for up to 3 s in memory what there is to be started. A crash before
+// that leaves all streams unavailable for good, if it was the first one, and a quorum queue empty.
+func (s *Server) Kill() {
+	s.tb.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for s.Running() && !s.registered() {
+		if time.Now().After(deadline) {
+			s.tb.Fatal("RabbitMQ does not write down which replicas it has")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	s.Process.Kill()
+}
+
+// registered tells whether the register of replicas on the disk has all that have a folder.
+func (s *Server) registered() bool {
+	s.tb.Helper()
+	registers, err := filepath.Glob(s.Path("mnesia/*/*/*/names.dets"))
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	for _, register := range registers {
+		content, err := os.ReadFile(register)
+		if err != nil {
+			s.tb.Fatal(err)
+		}
+		folders, err := os.ReadDir(filepath.Dir(register))
+		if err != nil {
+			s.tb.Fatal(err)
+		}
+		for _, folder := range folders {
+			if folder.IsDir() && !bytes.Contains(content, []byte(folder.Name())) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (s *Server) configuration() string {

@@ -164,11 +164,16 @@ func testClaimErrors(t *testing.T, server *rabbitmqtest.Server) {
 	}{
 		{wrong, "with this password"}, {missing, `has no queue "claim-errors"`},
 	} {
-		_, claimErr := test.made.Items("").Claim(t.Context(), queue.ClaimOptions{Owner: "o", Most: 1})
-		_, claimedErr := test.made.Claimed(t.Context())
-		_, pushErr := test.made.Push(t.Context(), []byte("1"))
-		_, measureErr := test.made.Measure(t.Context())
-		for i, err := range []error{claimErr, claimedErr, pushErr, measureErr} {
+		for i, ask := range []func() error{
+			func() error {
+				_, err := test.made.Items("").Claim(t.Context(), queue.ClaimOptions{Owner: "o", Most: 1})
+				return err
+			},
+			func() error { _, err := test.made.Claimed(t.Context()); return err },
+			func() error { _, err := test.made.Push(t.Context(), []byte("1")); return err },
+			func() error { _, err := test.made.Measure(t.Context()); return err },
+		} {
+			err := triggertest.Again(ask)
 			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("%d: error %v, want one with %q", i, err, test.want)
 			}
@@ -199,14 +204,27 @@ func testClaimRestart(t *testing.T, server *rabbitmqtest.Server) {
 		return err != nil && strings.Contains(err.Error(), "is not reachable")
 	})
 	server.Restart()
+	last := ""
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the last answer was %s", last)
+		}
+	})
 	triggertest.WaitFor(t, "the return", func() bool {
 		measured, err := made.Measure(t.Context())
+		last = fmt.Sprintf("%+v, %v", measured, err)
 		return err == nil && measured.Value >= 1 // the server may have forgotten that the first was acknowledged
 	})
 	settlement := queue.Settlement{ID: claims[0].ID, Attempt: 1, Verb: queue.Ack}
-	if held, err := made.Items("").Settle(t.Context(), []queue.Settlement{settlement}); err != nil || !held[0] {
-		t.Errorf("got %v, %v", held, err)
-	}
+	unknown := false
+	triggertest.WaitFor(t, "a settlement", func() bool {
+		held, err := made.Items("").Settle(t.Context(), []queue.Settlement{settlement})
+		if err == nil && !held[0] && !unknown {
+			t.Fatal("the claim is lost")
+		}
+		unknown = err != nil // it may have been settled all the same
+		return err == nil
+	})
 	if again := claim(t, made, 2); len(again) != 1 || string(again[0].Parts[0]) != "2" {
 		t.Errorf("got %+v", again)
 	}
