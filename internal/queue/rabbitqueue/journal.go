@@ -18,6 +18,11 @@ const (
 	// announcedWithin is how long an announcement is waited for before one is made: the index is short, and whoever
 	// closes a journal makes the next one at once.
 	announcedWithin = 3 * time.Second
+	// missingWithin is how long it takes at the most until the index tells that a journal which is missing was followed
+	// by another one.
+	missingWithin = 10 * time.Second
+	// looks is into how many parts a time is divided that is waited for.
+	looks = 20
 	// garbage is how many times as large as what it tells a journal may be.
 	garbage = 4
 	// latestWithin is how long further entries of the index may take to come.
@@ -102,11 +107,11 @@ func (x *index) read(entry []byte) error {
 }
 
 // wait returns the last journal once its number is as high as that. The error is errNotAnnounced when there is none in
-// time.
+// time. While this process is stopped, or has no turn, no time passes: what came meanwhile is to be read first.
 func (x *index) wait(ctx context.Context, number int, within time.Duration) (announcement, error) {
-	timer := time.NewTimer(within)
-	defer timer.Stop()
-	for {
+	ticker := time.NewTicker(max(1, within/looks))
+	defer ticker.Stop()
+	for ticks := 0; ; {
 		x.mu.Lock()
 		last, changed := x.last, x.changed
 		x.mu.Unlock()
@@ -115,8 +120,10 @@ func (x *index) wait(ctx context.Context, number int, within time.Duration) (ann
 		}
 		select {
 		case <-changed:
-		case <-timer.C:
-			return announcement{}, errNotAnnounced
+		case <-ticker.C:
+			if ticks++; ticks > looks {
+				return announcement{}, errNotAnnounced
+			}
 		case <-ctx.Done():
 			return announcement{}, ctx.Err()
 		}

@@ -62,7 +62,7 @@ func claimed(t *testing.T, q *Queue, most int) (items []string, claims []queue.C
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}
@@ -96,7 +96,7 @@ func testRenewal(t *testing.T, server *rabbitmqtest.Server) {
 	l.compactAfter, l.keptAfter, l.tickEvery = 20_000, 20*time.Millisecond, 10*time.Millisecond
 	queues := []*Queue{start(t, server, l), start(t, server, l), start(t, server, l)}
 	acked, pushed := map[string]int{}, 0
-	for number, deadline := 0, time.Now().Add(2*time.Minute); number < 4; {
+	for number, deadline := 0, time.Now().Add(5*time.Minute); number < 4; {
 		if time.Now().After(deadline) {
 			t.Fatalf("the journal was replaced %d times with %d items", number-1, pushed)
 		}
@@ -148,7 +148,7 @@ func workOff(t *testing.T, queues []*Queue, acked map[string]int, items int) {
 	t.Helper()
 	var mu sync.Mutex
 	var working sync.WaitGroup
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(5 * time.Minute)
 	for process, q := range queues {
 		working.Go(func() {
 			for done := false; !done; {
@@ -308,6 +308,7 @@ func testLeftByOthers(t *testing.T, server *rabbitmqtest.Server) {
 	rabbitmqtest.Publish(t, channel, t.Name(), "1", "2")
 	l := usual
 	l.returnedAfter, l.tickEvery = 100*time.Millisecond, 10*time.Millisecond
+	l.keptAfter = time.Hour // what it has itself stays, however long that takes
 	q := start(t, server, l)
 	s, err := q.current(t.Context())
 	if err != nil {

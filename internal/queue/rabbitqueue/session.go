@@ -182,8 +182,11 @@ func (s *session) open(ctx context.Context, least int) (err error) {
 // journal is known to be at least the least.
 func (s *session) find(ctx context.Context, least int) error {
 	within := announcedWithin
-	if s.index.isNew {
+	switch {
+	case s.index.isNew:
 		within = 0
+	case least > 1:
+		within = openTimeout // others have announced it
 	}
 	last, err := s.index.wait(ctx, least, within)
 	if errors.Is(err, errNotAnnounced) && least == 1 {
@@ -197,7 +200,7 @@ func (s *session) find(ctx context.Context, least int) error {
 			return err
 		}
 		// Another one has followed it, of which the index has not told yet.
-		if last, err = s.index.wait(ctx, last.Number+1, announcedWithin); errors.Is(err, errNotAnnounced) {
+		if last, err = s.index.wait(ctx, last.Number+1, missingWithin); errors.Is(err, errNotAnnounced) {
 			return missing
 		}
 	}
