@@ -121,7 +121,7 @@ func textOf(claim queue.Claim) string {
 // until waits until it holds.
 func (c *conforming) until(what string, holds func() bool) {
 	c.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			c.Fatalf("waited in vain until %s", what)
 		}
@@ -541,7 +541,7 @@ func (c *conforming) severalAtOnce() {
 		random := rand.New(rand.NewPCG(1, uint64(worker)))
 		owner := fmt.Sprintf("shop/work%d", worker)
 		working.Go(func() {
-			for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
+			for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); {
 				result, err := c.q.Claim(c.Context(), queue.ClaimOptions{Owner: owner, Most: 1 + random.IntN(8)})
 				if err != nil {
 					c.Error(err)
@@ -609,7 +609,7 @@ func (c *conforming) pushesLater() {
 		c.counts(0, 0, 0, 0)
 		return
 	}
-	unique := queue.PushOptions{Unique: "a", UniqueFor: time.Hour, Delay: 100 * time.Millisecond}
+	unique := queue.PushOptions{Unique: "a", UniqueFor: time.Hour, Delay: time.Hour}
 	first, err := c.q.Push(c.Context(), unique, []byte("1"))
 	if err != nil || len(first.IDs) != 1 {
 		c.Fatalf("got %+v, %v", first, err)
@@ -618,9 +618,20 @@ func (c *conforming) pushesLater() {
 	if again, err := c.q.Push(c.Context(), unique, []byte("2")); err != nil || again.HeldBy != first.IDs[0] {
 		c.Errorf("got %+v, %v", again, err)
 	}
-	if claim := c.eventually(queue.ClaimOptions{Most: 2}, "1")[0]; claim.ID != first.IDs[0] || claim.Attempt != 1 {
-		c.Errorf("got %+v, want the id %s", claim, first.IDs[0])
+	soon, err := c.q.Push(c.Context(), queue.PushOptions{Delay: 100 * time.Millisecond}, []byte("3"))
+	if err != nil || len(soon.IDs) != 1 {
+		c.Fatalf("got %+v, %v", soon, err)
 	}
+	c.until("it is ready", func() bool {
+		c.sweep()
+		stats, err := c.q.Stats(c.Context())
+		c.must(err)
+		return stats.Ready == 1
+	})
+	if claim := c.claim(queue.ClaimOptions{Most: 2}, "3")[0]; claim.ID != soon.IDs[0] || claim.Attempt != 1 {
+		c.Errorf("got %+v, want the id %s", claim, soon.IDs[0])
+	}
+	c.list(queue.Delayed, "1")
 }
 
 func (c *conforming) lease() {

@@ -1,8 +1,10 @@
 package redisqueue
 
 import (
+	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -25,6 +27,7 @@ func TestNothingIsTakenWithoutAllRights(t *testing.T) {
 		server.Do("ACL", "SETUSER", command, "on", ">p", "~*", "+@all", "-"+command)
 		client, err := rueidis.NewClient(rueidis.ClientOption{
 			InitAddress: []string{server.Addr()}, Username: command, Password: "p", ForceSingleClient: true, DisableCache: true,
+			ConnWriteTimeout: time.Minute, Dialer: net.Dialer{Timeout: time.Minute},
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -3,6 +3,7 @@ package redisqueue
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"regexp"
 	"slices"
@@ -285,6 +286,7 @@ func TestNothingIsReadWithoutAllRights(t *testing.T) {
 		r.server.Do("ACL", "SETUSER", command, "on", ">p", "~work", "~{work}:offboard:*", "+@all", "-"+command)
 		client, err := rueidis.NewClient(rueidis.ClientOption{
 			InitAddress: []string{r.server.Addr()}, Username: command, Password: "p", ForceSingleClient: true, DisableCache: true,
+			ConnWriteTimeout: time.Minute, Dialer: net.Dialer{Timeout: time.Minute},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -392,6 +394,7 @@ func TestDocumentedRights(t *testing.T) {
 	server.Do(slices.Concat([]string{"ACL", "SETUSER", "worker", "on", ">p"}, strings.Fields(rights[1]), strings.Fields(rights[2]))...)
 	client, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress: []string{server.Addr()}, Username: "worker", Password: "p", ForceSingleClient: true, DisableCache: true,
+		ConnWriteTimeout: time.Minute, Dialer: net.Dialer{Timeout: time.Minute},
 	})
 	if err != nil {
 		t.Fatal(err)
