@@ -88,10 +88,10 @@ func TestMeasure(t *testing.T) {
 	put(t, conn, "work", 2, time.Hour)
 	put(t, conn, "default", 1, 0)
 	set := beanstalk.NewTubeSet(conn, "work")
-	if _, _, err := set.Reserve(10 * time.Second); err != nil {
+	if _, _, err := set.Reserve(time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	buried, _, err := set.Reserve(10 * time.Second)
+	buried, _, err := set.Reserve(time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/offboard-dev/offboard/internal/servertest"
 	"github.com/offboard-dev/offboard/internal/trigger"
 	"github.com/offboard-dev/offboard/internal/trigger/etcd"
+	"github.com/offboard-dev/offboard/internal/trigger/triggertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -77,7 +78,7 @@ func start(tb testing.TB, withTLS bool, args ...string) *server {
 
 func (s *server) dial(p *servertest.Process, user, password string) (*clientv3.Client, error) {
 	settings := clientv3.Config{
-		Endpoints: []string{p.Addr(0)}, Username: user, Password: password, Logger: zap.NewNop(), DialTimeout: 10 * time.Second,
+		Endpoints: []string{p.Addr(0)}, Username: user, Password: password, Logger: zap.NewNop(), DialTimeout: time.Minute,
 	}
 	if s.certs != nil {
 		settings.TLS = s.certs.ClientConfig()
@@ -138,9 +139,9 @@ func open(tb testing.TB, clients *etcd.Clients, cfg trigger.Config) trigger.Trig
 // eventually waits until something holds.
 func eventually(tb testing.TB, what string, holds func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(triggertest.Patience); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			tb.Fatalf("%s: not within a minute", what)
+			tb.Fatalf("%s: not within %v", what, triggertest.Patience)
 		}
 	}
 }

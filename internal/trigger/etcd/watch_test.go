@@ -18,7 +18,7 @@ func TestWatch(t *testing.T) {
 	made := open(t, clients, trigger.Config{Metadata: metadata(server.Addr(0), "jobs")})
 	other := open(t, clients, trigger.Config{Metadata: metadata(server.Addr(0), "jobs2")})
 	calls, otherCalls := watch(t, made), watch(t, other)
-	eventually(t, "both watches", func() bool { return calls() == 1 && otherCalls() == 1 })
+	eventually(t, "both watches", func() bool { return calls() >= 1 && otherCalls() >= 1 })
 	triggertest.Fails(t, made, "there is no key", "secret")
 	for i := range 3 {
 		before := calls()
@@ -58,9 +58,10 @@ func TestWatchEnds(t *testing.T) {
 	stop()
 	ended = true
 	calls := watch(t, made)
-	eventually(t, "another watch", func() bool { return calls() == 1 })
+	eventually(t, "another watch", func() bool { return calls() >= 1 })
+	before := calls()
 	server.put(t, "jobs", "1")
-	eventually(t, "the change", func() bool { return calls() == 2 })
+	eventually(t, "the change", func() bool { return calls() > before })
 	// One that never came about ends as well.
 	unreachable := open(t, clients, trigger.Config{Metadata: metadata("127.0.0.1:1", "jobs")})
 	unreachable.(trigger.Watcher).Watch(func() { t.Error("told of a change by nobody") })()
@@ -74,9 +75,16 @@ func TestWatchGoesOn(t *testing.T) {
 	made := open(t, etcd.NewClients(), trigger.Config{Metadata: metadata(proxy.Addr(), "jobs")})
 	server.put(t, "jobs", "1")
 	calls := watch(t, made)
-	eventually(t, "the watch", func() bool { return calls() == 1 })
+	eventually(t, "the watch", func() bool { return calls() >= 1 })
 	for i, compact := range []bool{false, true, false} {
+		// A watch that is made anew may tell once more of what it has told already.
 		before := calls()
+		eventually(t, "no more calls", func() bool {
+			last := before
+			time.Sleep(300 * time.Millisecond)
+			before = calls()
+			return before == last
+		})
 		proxy.Hold()
 		proxy.Cut()
 		server.put(t, "jobs", strconv.Itoa(10+i))
@@ -110,7 +118,7 @@ func TestSilentWatchIsMadeAnew(t *testing.T) {
 	given["watchProgressNotifyInterval"] = "1" // the server itself tells every 10 minutes
 	made := open(t, etcd.NewClients(), trigger.Config{Metadata: given})
 	calls := watch(t, made)
-	eventually(t, "the watch", func() bool { return calls() == 1 })
+	eventually(t, "the watch", func() bool { return calls() >= 1 })
 	time.Sleep(5 * time.Second) // twice the interval, and the pause before the next attempt
 	server.put(t, "jobs", "1")
 	eventually(t, "the change", func() bool { return calls() >= 2 })
@@ -122,7 +130,7 @@ func TestFrozenServer(t *testing.T) {
 	server.put(t, "jobs", "1")
 	made := open(t, etcd.NewClients(), trigger.Config{Metadata: metadata(server.Addr(0), "jobs")})
 	calls := watch(t, made)
-	eventually(t, "the watch", func() bool { return calls() == 1 })
+	eventually(t, "the watch", func() bool { return calls() >= 1 })
 	triggertest.Measure(t, made)
 	server.Freeze()
 	triggertest.Fails(t, made, "does not answer in time", "secret")
@@ -139,7 +147,7 @@ func TestOutageAndReturn(t *testing.T) {
 	server.put(t, "jobs", "1")
 	made := open(t, etcd.NewClients(), trigger.Config{Metadata: metadata(server.Addr(0), "jobs")})
 	calls := watch(t, made)
-	eventually(t, "the watch", func() bool { return calls() == 1 })
+	eventually(t, "the watch", func() bool { return calls() >= 1 })
 	for _, end := range []func(){server.Kill, server.Stop} {
 		end()
 		triggertest.Fails(t, made, "etcd at "+server.Addr(0)+" is not reachable", "secret")

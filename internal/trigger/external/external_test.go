@@ -338,7 +338,7 @@ func TestTLS(t *testing.T) {
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	s := newScaler()
-	address, stop := s.serve(t, "127.0.0.1:0", insecure.NewCredentials())
+	address, stop := s.serve(t, servertest.FreeAddress(t), insecure.NewCredentials())
 	proxy := servertest.StartProxy(t, address)
 	clients := external.NewClients()
 	var triggers []trigger.Trigger
@@ -400,7 +400,7 @@ func TestOutage(t *testing.T) {
 func TestPush(t *testing.T) {
 	t.Parallel()
 	s := newScaler()
-	address, stop := s.serve(t, "127.0.0.1:0", insecure.NewCredentials())
+	address, stop := s.serve(t, servertest.FreeAddress(t), insecure.NewCredentials())
 	var log lines
 	made := build(t, external.PushType(external.NewClients()), trigger.Config{
 		Metadata: config{"scalerAddress": address}, Log: slog.New(slog.NewTextHandler(&log, nil)),

@@ -70,11 +70,11 @@ func TestHTTPS(t *testing.T) {
 	items.Close()
 	unknown := secure(servertest.NewCerts(t, t.TempDir()))
 	made = build(t, clients, triggertest.With(of(unknown.Addr(natstest.PortMonitor), "secure"), "useHttps", "true"), nil)
-	if text := triggertest.Refusal(t, made); !strings.Contains(text, "shows a certificate of an unknown authority") {
+	if text := triggertest.Refusal(t, made, "shows a certificate of an unknown authority"); !strings.Contains(text, "shows a certificate of an unknown authority") {
 		t.Errorf("error %q", text)
 	}
 	made = build(t, clients, of(server.Addr(natstest.PortMonitor), "secure"), nil)
-	if text := triggertest.Refusal(t, made); !strings.Contains(text, "HTTP status 400") {
+	if text := triggertest.Refusal(t, made, "HTTP status 400"); !strings.Contains(text, "HTTP status 400") {
 		t.Errorf("error %q", text)
 	}
 	if os.Getenv("SSL_CERT_FILE") != certs.CAFile {
@@ -127,7 +127,7 @@ func TestMeasures(t *testing.T) {
 		{triggertest.With(app, "useHttps", "true"), "speaks no TLS on this port"},
 		{triggertest.With(app, "natsServerMonitoringEndpoint", "u:hunter2@"+server.Addr(natstest.PortClient)), "nats at " + server.Addr(natstest.PortClient)},
 	} {
-		if text := triggertest.Refusal(t, build(t, clients, test.metadata, nil)); !strings.Contains(text, test.want) {
+		if text := triggertest.Refusal(t, build(t, clients, test.metadata, nil), test.want); !strings.Contains(text, test.want) {
 			t.Errorf("error %q, want %q", text, test.want)
 		}
 	}
@@ -197,7 +197,7 @@ func TestSharing(t *testing.T) {
 	for i, made := range all {
 		running.Go(func() {
 			for range 10 {
-				if measured, err := made.Measure(t.Context()); err != nil || measured.Value != float64(i%3) {
+				if measured, err := triggertest.Try(t, made); err != nil || measured.Value != float64(i%3) {
 					t.Errorf("stream %d: %+v, %v", i, measured, err)
 				}
 			}
@@ -261,18 +261,25 @@ func TestCluster(t *testing.T) {
 		}
 	}
 	missing := build(t, clients, of(at(1), "none"), nil)
-	if text := triggertest.Refusal(t, missing); !strings.Contains(text, `it has no stream "none"`) {
+	if text := triggertest.Refusal(t, missing, `it has no stream "none"`); !strings.Contains(text, `it has no stream "none"`) {
 		t.Errorf("error %q", text)
 	}
 	// The leader is lost, and another server takes its place.
-	consumer, err := replicated.Consumer(t.Context(), "worker")
-	if err != nil {
-		t.Fatal(err)
-	}
-	leader := int(consumer.CachedInfo().Cluster.Leader[1] - '0')
+	leader := 0
+	triggertest.WaitFor(t, "a leader", func() bool {
+		consumer, err := replicated.Consumer(t.Context(), "worker")
+		if err != nil || consumer.CachedInfo().Cluster.Leader == "" {
+			return false
+		}
+		leader = int(consumer.CachedInfo().Cluster.Leader[1] - '0')
+		return true
+	})
 	asked := leader%3 + 1
 	made := build(t, clients, of(at(asked), "replicated"), nil)
-	triggertest.Measure(t, made)
+	triggertest.WaitFor(t, "the leader's count", func() bool {
+		_, err := made.Measure(t.Context())
+		return err == nil
+	})
 	servers[leader-1].Kill()
 	triggertest.WaitFor(t, "the new leader's count", func() bool {
 		measured, err := made.Measure(t.Context())
@@ -300,7 +307,7 @@ func TestServersInTrouble(t *testing.T) {
 			_, _ = fmt.Fprint(w, test.body)
 		}))
 		made := build(t, jetstream.NewClients(), of(server.Listener.Addr().String(), "tasks"), nil)
-		if text := triggertest.Refusal(t, made); !strings.Contains(text, test.want) {
+		if text := triggertest.Refusal(t, made, test.want); !strings.Contains(text, test.want) {
 			t.Errorf("%d %s: error %q, want %q", test.status, test.body, text, test.want)
 		}
 		made.Close()
@@ -318,7 +325,7 @@ func TestLeaderThatIsNotFound(t *testing.T) {
 	t.Cleanup(server.Close)
 	made := build(t, jetstream.NewClients(), of(server.Listener.Addr().String(), "tasks"), nil)
 	want := fmt.Sprintf(`the leader of consumer "worker" of stream "tasks" is not found: nats at nats-0.%s`, server.Listener.Addr())
-	if text := triggertest.Refusal(t, made); !strings.Contains(text, want) {
+	if text := triggertest.Refusal(t, made, want); !strings.Contains(text, want) {
 		t.Errorf("error %q, want %q", text, want)
 	}
 }

@@ -2,7 +2,6 @@ package jetstream_test
 
 import (
 	"fmt"
-	"net"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -59,10 +58,5 @@ func cluster(tb testing.TB, advertise bool) (servers []*servertest.Process, clie
 // deadAddress returns one that nobody listens at.
 func deadAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
+	return servertest.FreeAddress(t)
 }

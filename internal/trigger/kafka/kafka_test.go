@@ -177,7 +177,7 @@ func TestMeasures(t *testing.T) {
 		{[]string{"partitionLimitation", "9"}, `topic "tasks" has no partition that counts`},
 		{[]string{"bootstrapServers", deadAddress(t)}, "is not reachable"},
 	} {
-		if text := triggertest.Refusal(t, build(t, kafka.Type(kafka.NewClients()), triggertest.With(base, test.more...), nil)); !strings.Contains(text, test.want) {
+		if text := triggertest.Refusal(t, build(t, kafka.Type(kafka.NewClients()), triggertest.With(base, test.more...), nil), test.want); !strings.Contains(text, test.want) {
 			t.Errorf("error %q, want %q", text, test.want)
 		}
 	}
@@ -186,12 +186,7 @@ func TestMeasures(t *testing.T) {
 // deadAddress returns one that nobody listens at.
 func deadAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
+	return servertest.FreeAddress(t)
 }
 
 func TestPersistentLag(t *testing.T) {
@@ -270,7 +265,7 @@ func TestSecurity(t *testing.T) {
 					}
 					return
 				}
-				if text := triggertest.Refusal(t, made); !strings.Contains(text, test.want) {
+				if text := triggertest.Refusal(t, made, test.want); !strings.Contains(text, test.want) {
 					t.Errorf("error %q, want %q", text, test.want)
 				}
 			})
@@ -336,7 +331,7 @@ func TestToken(t *testing.T) {
 	}
 	for _, wrong := range []config{triggertest.With(auth, "password", "hunter2-old"), triggertest.With(auth, "oauthTokenEndpointUri", "http://"+deadAddress(t))} {
 		made := build(t, kafka.Type(kafka.NewClients()), of(cluster, "tasks"), wrong)
-		if text := triggertest.Refusal(t, made); !strings.Contains(text, "no token to log in with") {
+		if text := triggertest.Refusal(t, made, "no token to log in with"); !strings.Contains(text, "no token to log in with") {
 			t.Errorf("error %q", text)
 		}
 	}
@@ -372,7 +367,7 @@ func TestOutages(t *testing.T) {
 	close(silent)
 	triggertest.WaitFor(t, "a count after the silence", counts)
 	cluster.Close()
-	if text := triggertest.Refusal(t, made); !strings.Contains(text, "is not reachable") {
+	if text := triggertest.Refusal(t, made, "is not reachable"); !strings.Contains(text, "is not reachable") {
 		t.Errorf("error %q", text)
 	}
 	var again *kfake.Cluster

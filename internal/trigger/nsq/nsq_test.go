@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type config = map[string]string
 
 // client asks the servers outside the trigger; it keeps no connections.
-var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
 
 // ready waits for the line that the program writes, and for an answer at its HTTP address.
 func ready(ctx context.Context, p *servertest.Process) error {
@@ -121,9 +121,9 @@ func registered(tb testing.TB, lookupd *servertest.Process, topic string, count 
 // eventually waits until something holds.
 func eventually(tb testing.TB, what string, holds func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(90 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(triggertest.Patience); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			tb.Fatalf("%s: not within 90 seconds", what)
+			tb.Fatalf("%s: not within %v", what, triggertest.Patience)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -152,7 +153,7 @@ func testClaimsShareFourConnections(t *testing.T, server *postgrestest.Server) {
 				if err != nil || (len(result.Claims) == 1) != (n < 3) {
 					t.Errorf("%s: %+v, %v", table, result, err)
 				}
-				if got, err := made.Measure(context.Background()); err != nil || got.Value != float64(max(0, 2-n)) {
+				if got, err := triggertest.Try(t, made); err != nil || got.Value != float64(max(0, 2-n)) {
 					t.Errorf("%s: %+v, %v", table, got, err)
 				}
 			}
@@ -168,7 +169,7 @@ func testClaimsShareFourConnections(t *testing.T, server *postgrestest.Server) {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	if most < 2 || most > 4 {
+	if most = max(most, connections(server, "claiming")); most < 2 || most > 4 {
 		t.Errorf("50 triggers make %d connections, want 2 to 4", most)
 	}
 }
@@ -180,26 +181,41 @@ func testClaimsOnABadConnection(t *testing.T, server *postgrestest.Server) {
 	proxy := servertest.StartProxy(t, server.Addr())
 	made := claims(t, postgresql.NewClients(), strings.Replace(server.URL(), server.Addr(), proxy.Addr(), 1), "cut", nil)
 	ctx, stop := context.WithCancel(t.Context())
+	// A machine that is so busy that nothing succeeds between two cuts has more time there, until something does.
+	const usual = 200 * time.Millisecond
+	var pause atomic.Int64
+	pause.Store(int64(usual))
 	var cutting sync.WaitGroup
 	cutting.Go(func() {
 		random := rand.New(rand.NewPCG(1, 2))
 		for ctx.Err() == nil {
-			time.Sleep(time.Duration(random.IntN(200)) * time.Millisecond)
+			time.Sleep(time.Duration(random.Int64N(pause.Load())))
 			proxy.Cut()
 		}
 	})
 	q := made.Items("")
 	seen, acked, failed := map[string]bool{}, map[string]bool{}, 0
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(5 * time.Minute)
+	failedInTurn := 0
+	asked := func(err error) {
+		if err == nil {
+			failedInTurn = 0
+			pause.Store(int64(usual))
+			return
+		}
+		failed++
+		if failedInTurn++; failedInTurn%10 == 0 {
+			pause.Store(min(2*pause.Load(), int64(10*time.Second)))
+		}
+	}
 	// A fast machine may be done before a request was cut.
 	for (len(acked) < items || failed == 0) && time.Now().Before(deadline) {
 		result, err := q.Claim(t.Context(), queue.ClaimOptions{Owner: "o", Most: 5})
 		held := result.Claims
-		for err != nil { // it may have claimed all the same
-			failed++
-			if held, err = q.Claims(t.Context(), "o"); time.Now().After(deadline) {
-				break
-			}
+		asked(err)
+		for err != nil && time.Now().Before(deadline) { // it may have claimed all the same
+			held, err = q.Claims(t.Context(), "o")
+			asked(err)
 		}
 		var settlements []queue.Settlement
 		for i, claim := range held {
@@ -214,9 +230,11 @@ func testClaimsOnABadConnection(t *testing.T, server *postgrestest.Server) {
 			}
 			settlements = append(settlements, queue.Settlement{ID: claim.ID, Attempt: claim.Attempt, Verb: verb})
 		}
-		for _, err := q.Settle(t.Context(), settlements); err != nil && time.Now().Before(deadline); {
-			failed++
+		_, err = q.Settle(t.Context(), settlements)
+		asked(err)
+		for err != nil && time.Now().Before(deadline) {
 			_, err = q.Settle(t.Context(), settlements)
+			asked(err)
 		}
 		for _, s := range settlements {
 			if s.Verb == queue.Ack {

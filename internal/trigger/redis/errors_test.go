@@ -14,6 +14,7 @@ import (
 	"github.com/offboard-dev/offboard/internal/servertest"
 	"github.com/offboard-dev/offboard/internal/trigger"
 	"github.com/offboard-dev/offboard/internal/trigger/redis"
+	"github.com/offboard-dev/offboard/internal/trigger/triggertest"
 )
 
 func TestErrorsSayWhatWouldBeRight(t *testing.T) {
@@ -54,7 +55,7 @@ func TestErrorsSayWhatWouldBeRight(t *testing.T) {
 				metadata[key] = value
 			}
 			made := build(t, redis.NewClients(), trigger.Config{Metadata: metadata, Auth: test.auth})
-			_, err := made.Measure(t.Context())
+			_, err := triggertest.Try(t, made)
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -172,7 +173,7 @@ func TestRepliesOfServersInTrouble(t *testing.T) {
 				return test.reply
 			}
 		})
-		_, err := open(t, config{"address": address, "listName": "list"}).Measure(t.Context())
+		_, err := triggertest.Try(t, open(t, config{"address": address, "listName": "list"}))
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), address) {
 			t.Errorf("%q gives %v, want %q", test.reply, err, test.want)
 		}
@@ -194,7 +195,15 @@ func TestServerThatEchoesThePassword(t *testing.T) {
 // TestLoadingServerIsNoticedWhenReady makes a server answer that it is loading for a while.
 func TestLoadingServerIsNoticedWhenReady(t *testing.T) {
 	t.Parallel()
-	ready := time.Now().Add(time.Second)
+	// A busy machine takes longer now and then, pauses that are too long do each time.
+	waitFor(t, "a server to be measured less than two seconds after it was ready", func() bool {
+		return noticedAfter(t, time.Now().Add(time.Second)) < 2*time.Second
+	})
+}
+
+// noticedAfter returns how long after it is ready a server is measured.
+func noticedAfter(t *testing.T, ready time.Time) time.Duration {
+	t.Helper()
 	address := fake(t, func(command []string) string {
 		switch {
 		case command[0] == "HELLO":
@@ -215,9 +224,7 @@ func TestLoadingServerIsNoticedWhenReady(t *testing.T) {
 		measured, err := made.Measure(t.Context())
 		return err == nil && measured.Value == 7
 	})
-	if late := time.Since(ready); late > 2*time.Second {
-		t.Errorf("noticed %v after the server was ready", late)
-	}
+	return time.Since(ready)
 }
 
 func TestGarbageInsteadOfRedis(t *testing.T) {

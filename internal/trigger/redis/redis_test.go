@@ -16,6 +16,7 @@ import (
 	"github.com/offboard-dev/offboard/internal/redistest"
 	"github.com/offboard-dev/offboard/internal/trigger"
 	"github.com/offboard-dev/offboard/internal/trigger/redis"
+	"github.com/offboard-dev/offboard/internal/trigger/triggertest"
 )
 
 func TestMain(m *testing.M) {
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 type config = map[string]string
 
 // patience is how long a condition may take that is expected to come true at once.
-const patience = 15 * time.Second
+const patience = triggertest.Patience
 
 // typeOf returns the type of that name.
 func typeOf(t testing.TB, clients *redis.Clients, name string) trigger.Type {
@@ -71,11 +72,7 @@ func openType(t testing.TB, name string, metadata config) trigger.Trigger {
 
 func measure(t testing.TB, made trigger.Trigger) trigger.Measurement {
 	t.Helper()
-	measured, err := made.Measure(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return measured
+	return triggertest.Measure(t, made)
 }
 
 // watched counts the calls of changed and lets tests wait for the next one.
@@ -107,6 +104,16 @@ func (w *watched) until(t testing.TB, what string, condition func() bool) {
 		case <-deadline:
 			t.Fatalf("%s: not within %v", what, patience)
 		}
+	}
+}
+
+// once waits for a call of changed.
+func (w *watched) once(t testing.TB, what string) {
+	t.Helper()
+	select {
+	case <-w.signal:
+	case <-time.After(patience):
+		t.Fatalf("%s: not within %v", what, patience)
 	}
 }
 

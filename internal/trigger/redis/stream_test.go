@@ -9,6 +9,7 @@ import (
 	"github.com/offboard-dev/offboard/internal/redistest"
 	"github.com/offboard-dev/offboard/internal/trigger"
 	"github.com/offboard-dev/offboard/internal/trigger/redis"
+	"github.com/offboard-dev/offboard/internal/trigger/triggertest"
 )
 
 // stream opens a trigger of type redis-streams.
@@ -102,7 +103,7 @@ func TestStreamErrors(t *testing.T) {
 		{config{"stream": "list", "consumerGroup": "group"}, `key "list" holds no stream`},
 		{config{"stream": "list", "consumerGroup": "group", "lagCount": "1"}, `key "list" holds no stream`},
 	} {
-		_, err := stream(t, server, test.metadata).Measure(t.Context())
+		_, err := triggertest.Try(t, stream(t, server, test.metadata))
 		if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), server.Addr()) {
 			t.Errorf("%v: error %v, want %q", test.metadata, err, test.want)
 		}
@@ -170,7 +171,7 @@ func TestServerThatKnowsNoLag(t *testing.T) {
 		made := openType(t, "redis-streams", config{
 			"address": address, "stream": "stream", "consumerGroup": "group", "lagCount": "1",
 		})
-		if _, err := made.Measure(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := triggertest.Try(t, made); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want %q", reply, err, want)
 		}
 	}
