@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,7 +33,7 @@ func TestConform(t *testing.T) {
 				}, jetstream.ConsumerConfig{})
 				return queuetest.Fixture{
 					Open: func(t *testing.T) (queue.Queue, func()) {
-						own, err := nats.Connect(url)
+						own, err := nats.Connect(url, nats.Timeout(time.Minute))
 						if err != nil {
 							t.Fatal(err)
 						}

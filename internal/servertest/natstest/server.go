@@ -52,12 +52,13 @@ func Alone(tb testing.TB, more string) *servertest.Process {
 // Connect returns a client that is closed with the test.
 func Connect(tb testing.TB, server string, options ...nats.Option) (*nats.Conn, jetstream.JetStream) {
 	tb.Helper()
-	conn, err := nats.Connect(server, append(options, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))...)
+	conn, err := nats.Connect(server, append(options, nats.Timeout(time.Minute), nats.MaxReconnects(-1),
+		nats.ReconnectWait(50*time.Millisecond))...)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(conn.Close)
-	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(10*time.Second))
+	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(time.Minute))
 	if err != nil {
 		tb.Fatal(err)
 	}

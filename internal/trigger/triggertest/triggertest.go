@@ -2,6 +2,7 @@
 package triggertest
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -117,7 +118,8 @@ func Fails(tb testing.TB, made trigger.Trigger, want string, secrets ...string) 
 
 // late tells whether a server has not answered in time.
 func late(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "does not answer in time")
+	return err != nil && (strings.Contains(err.Error(), "does not answer in time") ||
+		strings.Contains(err.Error(), context.DeadlineExceeded.Error()))
 }
 
 // InOutage measures once and tells whether that failed; it must never take long, show a secret, nor see another value.
