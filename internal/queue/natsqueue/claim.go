@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/offboard-dev/offboard/internal/queue"
 )
 
@@ -149,7 +151,7 @@ func (q *Queue) build(
 			case used < len(c.fetched):
 				m := c.fetched[used]
 				used++
-				data = m.Data()
+				data = m.Data
 				taken := part{ID: newID(d.totals.Epoch, m.sequence), Stored: m.at.UnixNano()}
 				item = record{First: m.at, Parts: []part{d.hold(taken, data)}}
 			}
@@ -179,7 +181,7 @@ func (q *Queue) fetch(ctx context.Context, c *claiming, n int) error {
 	if c.Bytes > 0 {
 		n = min(n, int((c.Bytes-c.bytes)/cmp.Or(q.size, usualSize))+1)
 	}
-	got, left, err := q.source.fetch(n)
+	got, left, err := q.source.fetch(ctx, q.nats, n)
 	c.dry, c.left = len(got) < n, left
 	c.fetched = append(c.fetched, got...)
 	c.progress.add(got, q.source.ackWait)
@@ -189,7 +191,7 @@ func (q *Queue) fetch(ctx context.Context, c *claiming, n int) error {
 	if len(got) > 0 {
 		size := int64(0)
 		for _, m := range got {
-			size += int64(len(m.Data()))
+			size += int64(len(m.Data))
 		}
 		q.size = max(1, size/int64(len(got)))
 	}
@@ -244,7 +246,7 @@ func (q *Queue) acknowledge(ctx context.Context, messages []message) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, request)
-		_ = m.DoubleAck(ctx)
+		_ = m.AckSync(nats.Context(ctx))
 		cancel()
 	}
 }

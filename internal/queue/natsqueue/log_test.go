@@ -209,6 +209,36 @@ func TestProgress(t *testing.T) {
 	b.stats(q, 0, 3, 0)
 }
 
+// TestSilence has a network over which nothing comes for two seconds: that is not the end of the messages.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "")
+	name := b.source(jetstream.ConsumerConfig{})
+	proxy := servertest.StartProxy(t, b.server.Addr(natstest.PortClient))
+	conn, _ := natstest.Connect(t, "nats://"+proxy.Addr())
+	q := New(plain{conn}, name, "worker")
+	b.publish(name, "1", "2", "3")
+	b.claim(q, queue.ClaimOptions{Most: 1}, "1")
+	proxy.Hold()
+	defer time.AfterFunc(2*time.Second, proxy.Forward).Stop()
+	b.claim(q, queue.ClaimOptions{Most: 3}, "2", "3")
+	b.stats(q, 0, 3, 0)
+}
+
+// TestStatuses has the statuses by which a server ends its answer.
+func TestStatuses(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[string]string{
+		"100": "false <nil>", "404": "true <nil>", "408": "true <nil>",
+		"409": "true status 409 Consumer Deleted", "503": "true " + nats.ErrNoResponders.Error(),
+	} {
+		end, err := ends(status, "Consumer Deleted")
+		if got := fmt.Sprint(end, " ", err); got != want {
+			t.Errorf("%s: got %s, want %s", status, got, want)
+		}
+	}
+}
+
 // TestOthersAreSeen has a process whose view is old at each step.
 func TestOthersAreSeen(t *testing.T) {
 	t.Parallel()

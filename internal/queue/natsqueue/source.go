@@ -2,16 +2,27 @@ package natsqueue
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/offboard-dev/offboard/internal/queue"
 )
+
+const (
+	// statusHeader is the header of a message by which the server says what has become of a request.
+	statusHeader = "Status"
+	// silence is after how long without a message it is asked whether there may be more, mostAsked how often.
+	silence, mostAsked = time.Second, 4
+)
+
+var errSilent = errors.New("the server has messages and does not send them")
 
 // source is the consumer that items come from.
 type source struct {
@@ -121,31 +132,116 @@ func matches(filter, subject string) bool {
 
 // message is one that was fetched and is not acknowledged.
 type message struct {
-	jetstream.Msg
+	*nats.Msg
 
 	sequence uint64
 	at       time.Time
 }
 
 // fetch takes up to n messages from the consumer, in the order of the stream as far as it has it. left is how many it
-// has besides that nobody has fetched.
-func (s source) fetch(n int) (messages []message, left int64, err error) {
-	batch, err := s.consumer.FetchNoWait(n)
+// has besides that nobody has fetched. What the request is made of, and the statuses that end its answer, are described
+// in https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-13.md.
+//
+// The client's own FetchNoWait takes a second of silence for the end of the answer. What the server sends after that
+// would be nobody's until AckWait is over; so its end, or an error, is waited for here.
+func (s source) fetch(ctx context.Context, conn *nats.Conn, n int) (messages []message, left int64, err error) {
+	messages, left, err = s.pull(ctx, conn, n)
 	if err != nil {
-		return nil, 0, fmt.Errorf("fetch messages: %w", err)
+		of := s.consumer.CachedInfo()
+		err = fmt.Errorf("fetch messages of consumer %q of stream %q: %w", of.Name, of.Stream, err)
 	}
-	for got := range batch.Messages() {
+	return messages, left, err
+}
+
+func (s source) pull(ctx context.Context, conn *nats.Conn, n int) (messages []message, left int64, err error) {
+	answer, err := conn.SubscribeSync(conn.NewInbox())
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { _ = answer.Unsubscribe() }() // fails when the connection is closed only
+	// No limits: a message that the client drops would wait for AckWait.
+	if err := answer.SetPendingLimits(-1, -1); err != nil {
+		return nil, 0, err
+	}
+	of := s.consumer.CachedInfo()
+	subject := jetstream.DefaultAPIPrefix + "CONSUMER.MSG.NEXT." + of.Stream + "." + of.Name
+	wanted, err := json.Marshal(map[string]any{"batch": n, "no_wait": true})
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := conn.PublishRequest(subject, answer.Subject, wanted); err != nil {
+		return nil, 0, err
+	}
+	for asked := 0; len(messages) < n; {
+		got, err := next(ctx, answer)
+		if errors.Is(err, errSilent) {
+			if asked++; asked > mostAsked {
+				return messages, 0, err
+			}
+			more, err := s.delivers(ctx)
+			if err != nil {
+				return messages, 0, err
+			}
+			// What the server has sent before this answer has been read, and may just not have been looked at.
+			if queued, _, err := answer.Pending(); err != nil || queued == 0 && !more {
+				return messages, left, err
+			}
+			continue
+		}
+		if err != nil {
+			return messages, 0, err
+		}
+		asked = 0
+		if len(got.Data) == 0 && got.Header.Get(statusHeader) != "" {
+			end, err := ends(got.Header.Get(statusHeader), got.Header.Get("Description"))
+			if end || err != nil {
+				return messages, left, err
+			}
+			continue
+		}
 		about, err := got.Metadata()
 		if err != nil {
-			return messages, 0, fmt.Errorf("fetch messages: %w", err)
+			return messages, 0, err
 		}
 		messages = append(messages, message{got, about.Sequence.Stream, about.Timestamp})
 		left = int64(about.NumPending)
 	}
-	if err := batch.Error(); err != nil {
-		return messages, 0, fmt.Errorf("fetch messages: %w", err)
-	}
 	return messages, left, nil
+}
+
+// next waits for the next message of an answer. The error is errSilent when none comes for a while.
+func next(ctx context.Context, answer *nats.Subscription) (*nats.Msg, error) {
+	within, cancel := context.WithTimeout(ctx, silence)
+	defer cancel()
+	got, err := answer.NextMsgWithContext(within)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return nil, errSilent
+	}
+	return got, err
+}
+
+// delivers tells whether the server may yet deliver something. It says nothing of its own when it must not: as many
+// messages are not acknowledged as the consumer allows, or it is paused.
+func (s source) delivers(ctx context.Context) (bool, error) {
+	info, err := s.consumer.Info(ctx)
+	if err != nil {
+		return false, err
+	}
+	most := info.Config.MaxAckPending
+	return info.NumPending > 0 && !info.Paused && (most <= 0 || info.NumAckPending < most), nil
+}
+
+// ends tells whether a status says that there is no more. The error is one that it reports.
+func ends(status, description string) (bool, error) {
+	switch status {
+	case "100":
+		return false, nil // the server is still at it
+	case "404", "408":
+		return true, nil
+	case "503":
+		return true, nats.ErrNoResponders
+	}
+	return true, fmt.Errorf("status %s %s", status, description)
 }
 
 // waiting returns records of messages that nobody has claimed yet, by reading them in the stream.
