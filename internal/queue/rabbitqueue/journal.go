@@ -21,6 +21,8 @@ const (
 	// missingWithin is how long it takes at the most until the index tells that a journal which is missing was followed
 	// by another one.
 	missingWithin = 10 * time.Second
+	// asks is how often the server is asked for the first journal until that is taken to be kept.
+	asks = 10
 	// looks is into how many parts a time is divided that is waited for.
 	looks = 20
 	// garbage is how many times as large as what it tells a journal may be.
@@ -181,6 +183,11 @@ func (s *session) make(ctx context.Context, number int, begin *state) (last anno
 	if err := s.declare(made.Stream); err != nil {
 		return last, err
 	}
+	if number == 1 {
+		if err := s.registered(ctx, made.Stream); err != nil {
+			return last, err
+		}
+	}
 	s.mu.Lock()
 	events := begin.snapshot()
 	s.mu.Unlock()
@@ -216,6 +223,28 @@ func (s *session) make(ctx context.Context, number int, begin *state) (last anno
 		return last, err
 	}
 	return last, s.clean(channel, last, made)
+}
+
+// registered waits until the server will have the first journal after a crash too.
+//
+// When the first stream of all is made, RabbitMQ 3.10 starts the process that knows of all streams, and answers before
+// that is in the register of what a node has to start, which is written every 3 seconds. After a crash before that, all
+// streams stay down for good, with what was written to them. So nothing is, and no message is acknowledged, before the
+// node has lived for longer. It is asked from time to time instead of once in the end, since it might be stopped meanwhile.
+func (s *session) registered(ctx context.Context, stream string) error {
+	for range asks {
+		select {
+		case <-time.After(s.limits.registered / asks):
+		case <-s.done:
+			return s.failure()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := s.declare(stream); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *session) announce(ctx context.Context, a announcement) error {

@@ -36,6 +36,9 @@ type limits struct {
 	// returnedAfter is how long the server may take to notice that another process is gone and to have its messages back
 	// in the queue.
 	returnedAfter time.Duration
+	// registered is how long a server must live on after it has made its first stream until it will have streams after a
+	// crash too.
+	registered time.Duration
 	// compactAfter is the size in bytes from which on a journal may be replaced.
 	compactAfter int64
 }
@@ -43,7 +46,8 @@ type limits struct {
 // usual are the limits for all but tests. RabbitMQ writes an acknowledgement to its disk within a second, and takes at
 // most two heartbeats, of 10 seconds here, to notice that a process is gone.
 var usual = limits{
-	keptAfter: 10 * time.Second, tickEvery: 5 * time.Second, returnedAfter: time.Minute, compactAfter: 64 << 20,
+	keptAfter: 10 * time.Second, tickEvery: 5 * time.Second, returnedAfter: time.Minute, registered: 5 * time.Second,
+	compactAfter: 64 << 20,
 }
 
 // errRenewed tells that the journal was closed before the event, and goes on in another stream.
@@ -181,7 +185,7 @@ func (s *session) open(ctx context.Context, least int) (err error) {
 // find looks up which stream has the journal, makes one where there is none, and begins to read it. The number of the
 // journal is known to be at least the least.
 func (s *session) find(ctx context.Context, least int) error {
-	within := announcedWithin
+	within := s.limits.registered + announcedWithin // if another process is making the first one
 	switch {
 	case s.index.isNew:
 		within = 0
