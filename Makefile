@@ -16,7 +16,7 @@ FUZZTIME ?= 6000x
 export FUZZTIME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vault build generate lint fuzz bench bench-machine bench-cluster bench-scale bench-triggers \
+.PHONY: help demo test test-vault chaos build generate lint fuzz bench bench-machine bench-cluster bench-scale bench-triggers \
 	cross cluster cluster-stop setup-tests manifests clean
 
 help: ## List the targets
@@ -41,6 +41,9 @@ lint: ## Run golangci-lint, whose version tools/lint pins
 
 fuzz: ## Run every fuzz target for FUZZTIME (6000x: that many executions)
 	@scripts/fuzz
+
+chaos: setup-tests ## Run the chaos tests of every queue with 5,000 items each, where `make test` has 1,000 but for Redis lists
+	CHAOS_ITEMS=5000 CGO_ENABLED=1 $(GO) test -trimpath=false -race -count=1 -timeout 4h -p 1 -v -run ClaimChaos ./test/e2e ./test/cluster
 
 test-vault: ## Check the reading of secrets with HashiCorp Vault itself, which takes ten minutes to build once
 	CGO_ENABLED=1 $(GO) test -trimpath=false -race -count=1 -tags vault -timeout 30m -run TestRealVault ./internal/auth/vault

@@ -25,11 +25,19 @@ func (m manifest) claimed(delivery string) string {
 	return strings.Replace(m.String(), "command: [offboard, runner, --, sh, -c,", "command: [sh, -c,", 1)
 }
 
-func TestClaimChaos(t *testing.T)             { claimChaos(t, queuetest.Redis(t)) }
-func TestClaimChaosRedisStreams(t *testing.T) { claimChaos(t, queuetest.RedisStreams(t)) }
-func TestClaimChaosPostgreSQL(t *testing.T)   { claimChaos(t, queuetest.PostgreSQL(t)) }
-func TestClaimChaosRabbitMQ(t *testing.T)     { claimChaos(t, queuetest.RabbitMQ(t, "classic")) }
-func TestClaimChaosJetStream(t *testing.T)    { claimChaos(t, queuetest.JetStream(t)) }
+func TestClaimChaos(t *testing.T) { claimChaos(t, queuetest.Redis(t), claimItems) }
+func TestClaimChaosRedisStreams(t *testing.T) {
+	claimChaos(t, queuetest.RedisStreams(t), queuetest.ChaosItems(t))
+}
+func TestClaimChaosPostgreSQL(t *testing.T) {
+	claimChaos(t, queuetest.PostgreSQL(t), queuetest.ChaosItems(t))
+}
+func TestClaimChaosRabbitMQ(t *testing.T) {
+	claimChaos(t, queuetest.RabbitMQ(t, "classic"), queuetest.ChaosItems(t))
+}
+func TestClaimChaosJetStream(t *testing.T) {
+	claimChaos(t, queuetest.JetStream(t), queuetest.ChaosItems(t))
+}
 
 // claimChaos pushes items from 4 sides while the operator is killed every 1 to 3 seconds, runs are killed at random, the
 // queue's server is restarted three times and the API server twice. In the end each item has had exactly one run that
@@ -37,9 +45,9 @@ func TestClaimChaosJetStream(t *testing.T)    { claimChaos(t, queuetest.JetStrea
 // that it does.
 //
 // It does not run beside others: it takes all that the machine has, and they would be late.
-func claimChaos(t *testing.T, source *queuetest.Source) {
+func claimChaos(t *testing.T, source *queuetest.Source, items int) {
 	t.Helper()
-	chaos := &queuetest.Chaos{Items: claimItems, Producers: 4, Seed: 20261126}
+	chaos := &queuetest.Chaos{Items: items, Producers: 4, Seed: 20261126}
 	c, l := onOwn(t), newLedger(t)
 	began := time.Now()
 	text := manifest{
@@ -61,22 +69,22 @@ func claimChaos(t *testing.T, source *queuetest.Source) {
 	ended, deadline := -1, began
 	for {
 		lines := len(l.lines())
-		err := source.Left(t.Context(), claimItems)
-		if lines >= claimItems && err == nil {
+		err := source.Left(t.Context(), items)
+		if lines >= items && err == nil {
 			break
 		}
 		if lines > ended {
 			ended, deadline = lines, time.Now().Add(patience)
 		}
 		if kills%10 == 0 {
-			t.Logf("after %v: %d of %d have run, %d kills", time.Since(began).Round(time.Second), lines, claimItems, kills)
+			t.Logf("after %v: %d of %d have run, %d kills", time.Since(began).Round(time.Second), lines, items, kills)
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("it does not go on: %d of %d have run, %v", lines, claimItems, err)
+			t.Fatalf("it does not go on: %d of %d have run, %v", lines, items, err)
 		}
 		time.Sleep(time.Second + time.Duration(random.IntN(2000))*time.Millisecond)
 		// A slow machine may need longer than that to read what is known of the items: some lives last until one has run.
-		for kills%3 == 2 && len(l.lines()) == lines && lines < claimItems && time.Now().Before(deadline) {
+		for kills%3 == 2 && len(l.lines()) == lines && lines < items && time.Now().Before(deadline) {
 			time.Sleep(20 * time.Millisecond)
 		}
 		o.end(syscall.SIGKILL)
@@ -108,17 +116,17 @@ func claimChaos(t *testing.T, source *queuetest.Source) {
 		n := unfinished(c.jobs())
 		return n == 0, fmt.Sprintf("%d unfinished", n)
 	})
-	if err := source.Left(t.Context(), claimItems); err != nil {
+	if err := source.Left(t.Context(), items); err != nil {
 		t.Error(err)
 	}
 	attempts := chaos.Check(strings.Join(l.lines(), "\n"), jobs.twice)
 	_, most := jobs.counts()
 	t.Logf("%d items in %v, %d kills of the operator, %d restarts of the queue, %d of the API server, %d attempts, at most %d "+
-		"Jobs at once (seed %d)", claimItems, took.Round(time.Second), kills, queueRestarts, serverRestarts, attempts, most, chaos.Seed)
+		"Jobs at once (seed %d)", items, took.Round(time.Second), kills, queueRestarts, serverRestarts, attempts, most, chaos.Seed)
 	if most > claimLimit {
 		t.Errorf("%d Jobs at once under a limit of %d", most, claimLimit)
 	}
-	if kills < 10 || queueRestarts != 3 || serverRestarts != 2 || attempts == claimItems {
+	if kills < 10 || queueRestarts != 3 || serverRestarts != 2 || attempts == items {
 		t.Error("there was too little chaos")
 	}
 	for _, job := range c.jobs() {

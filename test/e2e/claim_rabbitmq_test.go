@@ -9,9 +9,13 @@ import (
 	"github.com/offboard-dev/offboard/internal/queue/queuetest"
 )
 
-func TestClaimChaosRabbitMQ(t *testing.T) { claimChaos(t, queuetest.RabbitMQ(t, "classic")) }
+func TestClaimChaosRabbitMQ(t *testing.T) {
+	claimChaos(t, queuetest.RabbitMQ(t, "classic"), queuetest.ChaosItems(t))
+}
 
-func TestClaimChaosRabbitMQQuorum(t *testing.T) { claimChaos(t, queuetest.RabbitMQ(t, "quorum")) }
+func TestClaimChaosRabbitMQQuorum(t *testing.T) {
+	claimChaos(t, queuetest.RabbitMQ(t, "quorum"), queuetest.ChaosItems(t))
+}
 
 // TestRabbitMQCommands has the commands at a queue of RabbitMQ: push, look, retry and drop what is dead.
 func TestRabbitMQCommands(t *testing.T) {

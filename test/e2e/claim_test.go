@@ -29,19 +29,25 @@ const (
 	chaosRestarts = 3
 )
 
-func TestClaimChaos(t *testing.T)             { claimChaos(t, queuetest.Redis(t)) }
-func TestClaimChaosRedisStreams(t *testing.T) { claimChaos(t, queuetest.RedisStreams(t)) }
-func TestClaimChaosPostgreSQL(t *testing.T)   { claimChaos(t, queuetest.PostgreSQL(t)) }
-func TestClaimChaosJetStream(t *testing.T)    { claimChaos(t, queuetest.JetStream(t)) }
+func TestClaimChaos(t *testing.T) { claimChaos(t, queuetest.Redis(t), chaosItems) }
+func TestClaimChaosRedisStreams(t *testing.T) {
+	claimChaos(t, queuetest.RedisStreams(t), queuetest.ChaosItems(t))
+}
+func TestClaimChaosPostgreSQL(t *testing.T) {
+	claimChaos(t, queuetest.PostgreSQL(t), queuetest.ChaosItems(t))
+}
+func TestClaimChaosJetStream(t *testing.T) {
+	claimChaos(t, queuetest.JetStream(t), queuetest.ChaosItems(t))
+}
 
-// claimChaos pushes 5,000 items from 4 sides while `up` is killed every 1 to 3 seconds, runs are killed at random, and
+// claimChaos pushes items from 4 sides while `up` is killed every 1 to 3 seconds, runs are killed at random, and
 // the queue's server is restarted three times. In the end each item has had exactly one run that succeeded, each attempt
 // one Job, and nothing is claimed or lost. A run notes its item in a ledger as the last thing that it does.
 //
 // It does not run beside others: it takes all that the machine has, and they would be late.
-func claimChaos(t *testing.T, source *queuetest.Source) {
+func claimChaos(t *testing.T, source *queuetest.Source, items int) {
 	t.Helper()
-	chaos := &queuetest.Chaos{Items: chaosItems, Producers: 4, Seed: 20261126}
+	chaos := &queuetest.Chaos{Items: items, Producers: 4, Seed: 20261126}
 	manifest := scaledJob("  pollingInterval: 5\n  maxReplicaCount: 25\n"+
 		"  delivery: {mode: claim, attempts: 1000, backoff: {initial: 50ms, max: 500ms}}", "", queuetest.ChaosScript("ledger"))
 	manifest = strings.Replace(manifest, "command: [offboard, runner, --, sh, -c,", "command: [sh, -c,", 1)
@@ -58,15 +64,15 @@ func claimChaos(t *testing.T, source *queuetest.Source) {
 	ended, deadline := -1, time.Now()
 	for {
 		lines := len(m.lines("ledger"))
-		err := source.Left(t.Context(), chaosItems)
-		if lines >= chaosItems && err == nil {
+		err := source.Left(t.Context(), items)
+		if lines >= items && err == nil {
 			break
 		}
 		if lines > ended {
 			ended, deadline = lines, time.Now().Add(5*time.Minute)
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("it does not go on: %d of %d have run, %v", lines, chaosItems, err)
+			t.Fatalf("it does not go on: %d of %d have run, %v", lines, items, err)
 		}
 		time.Sleep(time.Second + time.Duration(random.IntN(2000))*time.Millisecond)
 		m.stop(syscall.SIGKILL)
@@ -86,7 +92,7 @@ func claimChaos(t *testing.T, source *queuetest.Source) {
 		}
 	}
 	m.until("the end of all Jobs", func(info control.ScaledJobInfo) bool { return info.Running+info.Pending == 0 })
-	if err := source.Left(t.Context(), chaosItems); err != nil {
+	if err := source.Left(t.Context(), items); err != nil {
 		t.Error(err)
 	}
 	// A new `up` ends the runs that it finds. Each may be between its note and its exit.
@@ -101,11 +107,11 @@ func claimChaos(t *testing.T, source *queuetest.Source) {
 	var info control.ScaledJobInfo
 	m.until("its numbers", func(now control.ScaledJobInfo) bool { info = now; return true })
 	t.Logf("%d items, %d kills of up, %d restarts of the queue, %d attempts; %d Jobs succeeded, %d failed (seed %d)",
-		chaosItems, kills, restarts, attempts, info.Succeeded, info.Failed, chaos.Seed)
+		items, kills, restarts, attempts, info.Succeeded, info.Failed, chaos.Seed)
 	if jobs := info.Succeeded + info.Failed; jobs > attempts {
 		t.Errorf("%d Jobs for %d attempts", jobs, attempts)
 	}
-	if kills < 5 || restarts != chaosRestarts || attempts == chaosItems {
+	if kills < 5 || restarts != chaosRestarts || attempts == items {
 		t.Error("there was too little chaos")
 	}
 	if code := m.stop(syscall.SIGTERM); code != 0 {

@@ -30,6 +30,21 @@ func ChaosScript(ledger string) string {
 		`echo "$OFFBOARD_ITEM/$OFFBOARD_ITEM_ID/$OFFBOARD_ATTEMPT" >> ` + ledger
 }
 
+// ChaosItems returns how many items a chaos test has, of which there is one for each kind of queue: 1,000, so that all of
+// them together take minutes. The variable CHAOS_ITEMS replaces that number.
+func ChaosItems(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("CHAOS_ITEMS")
+	if text == "" {
+		return 1000
+	}
+	items, err := strconv.Atoi(text)
+	if err != nil || items < 100 {
+		t.Fatalf("CHAOS_ITEMS is %q, want a number of at least 100", text)
+	}
+	return items
+}
+
 // Start begins to push. The test must call Wait.
 func (c *Chaos) Start(t *testing.T, source *Source) {
 	t.Helper()
@@ -49,6 +64,9 @@ func (c *Chaos) Start(t *testing.T, source *Source) {
 func (c *Chaos) produce(source *Source, producer int) {
 	random := c.Random(uint64(producer))
 	each := c.Items / c.Producers
+	// All of them take about a minute whatever their number, since things should fail while items come: 10.5 items are
+	// pushed at once on average, and half a pause is made then.
+	pause := 21 * time.Minute / time.Duration(each)
 	for i := 0; i < each; {
 		var items []string
 		for range min(1+random.IntN(20), each-i) {
@@ -62,7 +80,7 @@ func (c *Chaos) produce(source *Source, producer int) {
 			c.t.Errorf("push %q: %v", items, err)
 			return
 		}
-		time.Sleep(time.Duration(random.IntN(600)) * time.Millisecond)
+		time.Sleep(time.Duration(random.Int64N(int64(pause))))
 	}
 }
 
