@@ -30,8 +30,8 @@ func ChaosScript(ledger string) string {
 		`echo "$OFFBOARD_ITEM/$OFFBOARD_ITEM_ID/$OFFBOARD_ATTEMPT" >> ` + ledger
 }
 
-// ChaosItems returns how many items a chaos test has, of which there is one for each kind of queue: 1,000, so that all of
-// them together take minutes. The variable CHAOS_ITEMS replaces that number.
+// ChaosItems returns how many items a chaos test has, of which there is one for each kind of queue: 1,000, so that all
+// of them together take minutes. The variable CHAOS_ITEMS replaces that number.
 func ChaosItems(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("CHAOS_ITEMS")

@@ -230,7 +230,8 @@ func (s *session) make(ctx context.Context, number int, begin *state) (last anno
 // When the first stream of all is made, RabbitMQ 3.10 starts the process that knows of all streams, and answers before
 // that is in the register of what a node has to start, which is written every 3 seconds. After a crash before that, all
 // streams stay down for good, with what was written to them. So nothing is, and no message is acknowledged, before the
-// node has lived for longer. It is asked from time to time instead of once in the end, since it might be stopped meanwhile.
+// node has lived for longer. It is asked from time to time instead of once in the end, since it might be stopped
+// meanwhile.
 func (s *session) registered(ctx context.Context, stream string) error {
 	for range asks {
 		select {
