@@ -494,6 +494,30 @@ func testRestart(t *testing.T, server *rabbitmqtest.Server) {
 	}
 }
 
+// TestFirstStream has a server that is killed as soon as an item of its first queue is claimed: it has the claim when it
+// is back.
+func TestFirstStream(t *testing.T) {
+	t.Parallel()
+	server := rabbitmqtest.Start(t)
+	declare(t, server, "1", "2")
+	q := start(t, server, usual)
+	began := time.Now()
+	_, claims := claimed(t, q, 1)
+	t.Logf("the first claim took %v", time.Since(began).Round(time.Millisecond))
+	server.Process.Kill() // not server.Kill, which waits until there is no danger
+	server.Restart()
+	eventually(t, "its return", func() error {
+		_, err := q.Settle(t.Context(), []queue.Settlement{{ID: claims[0].ID, Attempt: 1, Verb: queue.Ack}})
+		return err
+	})
+	if items, _ := claimed(t, q, 3); !slices.Equal(items, []string{"2"}) {
+		t.Errorf("got %q", items)
+	}
+	if stats, err := q.Stats(t.Context()); err != nil || stats.Ready != 0 || stats.Claimed != 1 || stats.Done != 1 {
+		t.Errorf("got %+v, %v", stats, err)
+	}
+}
+
 // BenchmarkItems claims and acknowledges 2,000 items, 50 at a time.
 func BenchmarkItems(b *testing.B) {
 	server := rabbitmqtest.Start(b)
