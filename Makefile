@@ -42,7 +42,7 @@ lint: ## Run golangci-lint, whose version tools/lint pins
 fuzz: ## Run every fuzz target for FUZZTIME (6000x: that many executions)
 	@scripts/fuzz
 
-chaos: setup-tests ## Run the chaos tests of every queue with 5,000 items each, where `make test` has 1,000 but for Redis lists
+chaos: setup-tests ## Run the chaos tests of every queue with 5,000 items each, where `make test` has 500 but for Redis lists
 	CHAOS_ITEMS=5000 CGO_ENABLED=1 $(GO) test -trimpath=false -race -count=1 -timeout 4h -p 1 -v -run ClaimChaos ./test/e2e ./test/cluster
 
 test-vault: ## Check the reading of secrets with HashiCorp Vault itself, which takes ten minutes to build once

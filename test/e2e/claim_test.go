@@ -75,6 +75,9 @@ func claimChaos(t *testing.T, source *queuetest.Source, items int) {
 			t.Fatalf("it does not go on: %d of %d have run, %v", lines, items, err)
 		}
 		time.Sleep(time.Second + time.Duration(random.IntN(2000))*time.Millisecond)
+		if !chaos.MoreKills(kills) {
+			continue
+		}
 		m.stop(syscall.SIGKILL)
 		kills++
 		if restarts < chaosRestarts && kills%3 == 0 {

@@ -30,13 +30,20 @@ func ChaosScript(ledger string) string {
 		`echo "$OFFBOARD_ITEM/$OFFBOARD_ITEM_ID/$OFFBOARD_ATTEMPT" >> ` + ledger
 }
 
-// ChaosItems returns how many items a chaos test has, of which there is one for each kind of queue: 1,000, so that all
-// of them together take minutes. The variable CHAOS_ITEMS replaces that number.
+// mostKills is how often the controller is killed at the most: on a slow machine it would else take most of its time to
+// start again. It takes longer than all of the pushes.
+const mostKills = 60
+
+// MoreKills tells whether the controller is to be killed again after so many times. It always is where CHAOS_ITEMS is set.
+func (c *Chaos) MoreKills(kills int) bool { return kills < mostKills || os.Getenv("CHAOS_ITEMS") != "" }
+
+// ChaosItems returns how many items a chaos test has, of which there is one for each kind of queue: 500, so that all of
+// them together take minutes. The variable CHAOS_ITEMS replaces that number.
 func ChaosItems(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("CHAOS_ITEMS")
 	if text == "" {
-		return 1000
+		return 500
 	}
 	items, err := strconv.Atoi(text)
 	if err != nil || items < 100 {
