@@ -34,7 +34,8 @@ func ChaosScript(ledger string) string {
 // start again. It takes longer than all of the pushes.
 const mostKills = 60
 
-// MoreKills tells whether the controller is to be killed again after so many times. It always is where CHAOS_ITEMS is set.
+// MoreKills tells whether the controller is to be killed again after so many times. It always is where CHAOS_ITEMS is
+// set.
 func (c *Chaos) MoreKills(kills int) bool { return kills < mostKills || os.Getenv("CHAOS_ITEMS") != "" }
 
 // ChaosItems returns how many items a chaos test has, of which there is one for each kind of queue: 500, so that all of
