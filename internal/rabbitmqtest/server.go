@@ -4,6 +4,7 @@ package rabbitmqtest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,20 +97,61 @@ func Start(tb testing.TB) *Server {
 	return made
 }
 
-// Kill ends the server as a crash does, when it has on its disk which streams and quorum queues it has to start again.
+// Kill ends the server as a crash does, when it has on its disk what was declared, and which streams and quorum queues
+// it has to start again.
 //
-// The library by which their replicas agree keeps for up to 3 s in memory what there is to be started. A crash before
+// It answers before that. What is declared gets to the disk some 2 s later: a crash before that loses even a durable
+// queue. The library by which replicas agree keeps for up to 3 s in memory what there is to be started. A crash before
 // that leaves all streams unavailable for good, if it was the first one, and a quorum queue empty.
 func (s *Server) Kill() {
 	s.tb.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for s.Running() && !s.registered() {
-		if time.Now().After(deadline) {
-			s.tb.Fatal("RabbitMQ does not write down which replicas it has")
+	if s.Running() {
+		marker := s.declareMarker()
+		deadline := time.Now().Add(time.Minute)
+		for !s.logged(marker) || !s.registered() {
+			if time.Now().After(deadline) {
+				s.tb.Fatal("RabbitMQ does not write down what was declared, or which replicas it has")
+			}
+			time.Sleep(20 * time.Millisecond)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	s.Process.Kill()
+}
+
+// declareMarker declares an exchange of a name of its own: what was declared before is on the disk when that is.
+func (s *Server) declareMarker() string {
+	s.tb.Helper()
+	name := "marker-" + rand.Text()
+	conn, err := amqp.Dial(s.AMQP())
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	channel, err := conn.Channel()
+	if err == nil {
+		err = channel.ExchangeDeclare(name, amqp.ExchangeDirect, true, false, false, false, nil)
+	}
+	if err := errors.Join(err, conn.Close()); err != nil {
+		s.tb.Fatal(err)
+	}
+	return name
+}
+
+// logged tells whether the files of the server's database have a name.
+func (s *Server) logged(name string) bool {
+	s.tb.Helper()
+	for _, pattern := range []string{"*.LOG", "*.DCL", "*.DCD"} {
+		files, err := filepath.Glob(s.Path("mnesia/*/" + pattern))
+		if err != nil {
+			s.tb.Fatal(err)
+		}
+		for _, file := range files {
+			// One that was there may be gone: the database makes others of its log.
+			if content, err := os.ReadFile(file); err == nil && bytes.Contains(content, []byte(name)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // registered tells whether the register of replicas on the disk has all that have a folder.
