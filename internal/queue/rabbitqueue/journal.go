@@ -15,13 +15,13 @@ import (
 )
 
 const (
-	// announcedWithin is how long an announcement is waited for before one is made: the index is short, and whoever
-	// closes a journal makes the next one at once.
+	// announcedWithin is how long an announcement is waited for before one is made, besides what it takes until a stream
+	// is registered: the index is short, and whoever closes a journal makes the next one at once.
 	announcedWithin = 3 * time.Second
 	// missingWithin is how long it takes at the most until the index tells that a journal which is missing was followed
 	// by another one.
 	missingWithin = 10 * time.Second
-	// asks is how often the server is asked for the first journal until that is taken to be kept.
+	// asks is how often the server is asked for a new journal until that is taken to be kept.
 	asks = 10
 	// looks is into how many parts a time is divided that is waited for.
 	looks = 20
@@ -159,7 +159,7 @@ func (s *session) renew(own bool) {
 	defer stop()
 	err := errNotAnnounced
 	if !own {
-		_, err = s.index.wait(ctx, s.number+1, announcedWithin)
+		_, err = s.index.wait(ctx, s.number+1, s.limits.registered+announcedWithin)
 	}
 	if errors.Is(err, errNotAnnounced) {
 		_, err = s.make(ctx, s.number+1, s.state)
@@ -183,10 +183,8 @@ func (s *session) make(ctx context.Context, number int, begin *state) (last anno
 	if err := s.declare(made.Stream); err != nil {
 		return last, err
 	}
-	if number == 1 {
-		if err := s.registered(ctx, made.Stream); err != nil {
-			return last, err
-		}
+	if err := s.registered(ctx, made.Stream); err != nil {
+		return last, err
 	}
 	s.mu.Lock()
 	events := begin.snapshot()
@@ -225,13 +223,13 @@ func (s *session) make(ctx context.Context, number int, begin *state) (last anno
 	return last, s.clean(channel, last, made)
 }
 
-// registered waits until the server will have the first journal after a crash too.
+// registered waits until the server will have a new journal after a crash too.
 //
-// When the first stream of all is made, RabbitMQ 3.10 starts the process that knows of all streams, and answers before
-// that is in the register of what a node has to start, which is written every 3 seconds. After a crash before that, all
-// streams stay down for good, with what was written to them. So nothing is, and no message is acknowledged, before the
-// node has lived for longer. It is asked from time to time instead of once in the end, since it might be stopped
-// meanwhile.
+// RabbitMQ 3.10 answers that there is a stream before that is on its disk. It writes what was declared some 2 seconds
+// later; and when the first stream of all is made, it notes within 3 seconds only that it has the process to start
+// which knows of all streams: after a crash before that, all of them stay down for good. So nothing is written, and no
+// message is acknowledged, before the node has lived for longer. It is asked from time to time instead of once in the
+// end, since it might be stopped meanwhile.
 func (s *session) registered(ctx context.Context, stream string) error {
 	for range asks {
 		select {

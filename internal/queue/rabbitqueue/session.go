@@ -36,8 +36,7 @@ type limits struct {
 	// returnedAfter is how long the server may take to notice that another process is gone and to have its messages back
 	// in the queue.
 	returnedAfter time.Duration
-	// registered is how long a server must live on after it has made its first stream until it will have streams after a
-	// crash too.
+	// registered is how long a server must live on after it has made a stream until it will have it after a crash too.
 	registered time.Duration
 	// compactAfter is the size in bytes from which on a journal may be replaced.
 	compactAfter int64
