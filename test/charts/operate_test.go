@@ -412,7 +412,13 @@ func (o *operation) worked(w world, namespace, name string, all int) {
 	w.Helper()
 	w.until("each item of "+name+" has its Job", func(ctx context.Context) (bool, error) {
 		created, err := o.created(ctx, w, namespace, name)
-		return created == all, errors.Join(fmt.Errorf("%d Jobs were created", created), err)
+		if created == all {
+			return true, err
+		}
+		// Events may be lost, unlike Jobs and status: they tell where to look.
+		jobs := o.jobs(w, namespace, client.MatchingLabels{v1alpha1.LabelScaledJob: name})
+		return false, errors.Join(fmt.Errorf("%d Jobs were created by the events, there are %d; status %+v", created,
+			len(jobs), w.scaledJob(namespace, name).Status), err)
 	})
 	w.until("all but the newest Job of "+name+" are removed", func(context.Context) (bool, error) {
 		jobs := o.jobs(w, namespace, client.MatchingLabels{v1alpha1.LabelScaledJob: name})
