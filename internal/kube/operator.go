@@ -206,18 +206,24 @@ func (o *operator) build(config *rest.Config, scheme *runtime.Scheme, mapper met
 	if err != nil {
 		return connecting(err)
 	}
+	writer := o.client
 	if o.LeaderElection {
 		o.members = newMembers(o)
 		o.may = o.members.may
+		// What may says is checked once more as a request is sent. A Lease is written without: see ownLease.
+		options := client.Options{Scheme: scheme, Mapper: mapper}
+		if writer, err = client.New(fenced(config, o.members.lease.left), options); err != nil {
+			return connecting(err)
+		}
 	}
 	o.events = newEvents(scheme, typed, o.may, o.Log)
-	o.jobs = &jobs{store: o.store, writer: o.client, reader: o.client, pods: typed, may: o.may,
+	o.jobs = &jobs{store: o.store, writer: writer, reader: o.client, pods: typed, may: o.may,
 		itemImage: o.ItemImage}
 	o.pods = newPodCounter(typed, o.Log)
-	o.finalizers = newFinalizers(o.client, o.may, o.Log)
+	o.finalizers = newFinalizers(writer, o.may, o.Log)
 	o.finalizers.releaseAll = o.ReleaseAll
 	o.objects = &objects{
-		cached: o.cache, reader: o.client, writer: o.client, may: o.may,
+		cached: o.cache, reader: o.client, writer: writer, may: o.may,
 		scaledJobs: map[types.NamespacedName]*v1alpha1.ScaledJob{},
 	}
 	if o.sharesLimits() {
