@@ -69,7 +69,7 @@ func TestLimits(t *testing.T) {
 	}
 	c.wantMetric(o, 0, "offboard_jobs_waiting", "great")
 	if created, most := jobs.counts(); created != all || most != limit {
-		t.Errorf("%d Jobs were created, %d at once; want %d and %d", created, most, all, limit)
+		t.Errorf("%d Jobs were created, %d at once; want %d and %d:%s", created, most, all, limit, jobs.atMost())
 	}
 }
 
@@ -153,7 +153,7 @@ func TestLimitsOfReplicas(t *testing.T) {
 	t.Logf("the limit was used up by the one that was left %v after the other was told to stop", time.Since(began))
 	r.wantMetric(r.running[0], limit, "offboard_jobs_alive")
 	if created, most := jobs.counts(); most != limit {
-		t.Errorf("of %d Jobs that were created, %d were alive at once, want %d", created, most, limit)
+		t.Errorf("of %d Jobs that were created, %d were alive at once, want %d:%s", created, most, limit, jobs.atMost())
 	} else {
 		t.Logf("%d Jobs were created, %d at once", created, most)
 	}

@@ -1,9 +1,11 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,8 +28,10 @@ type observer struct {
 	mu      sync.Mutex
 	created map[types.UID]bool
 	// alive are the names of the Jobs that have not ended, and most how many there were at once.
-	alive map[string]bool
+	alive map[string]*batchv1.Job
 	most  int
+	// mostAlive tells of those of the moment when there were the most.
+	mostAlive string
 	// byName are those alive of each ScaledJob, and mostBy how many there were at the most.
 	byName map[string]map[string]bool
 	mostBy map[string]int
@@ -39,8 +43,8 @@ type observer struct {
 func (c *cluster) observe() *observer {
 	c.t.Helper()
 	o := &observer{
-		created: map[types.UID]bool{}, byName: map[string]map[string]bool{}, mostBy: map[string]int{},
-		pods: map[string]map[types.UID]map[types.UID]bool{},
+		created: map[types.UID]bool{}, alive: map[string]*batchv1.Job{}, byName: map[string]map[string]bool{},
+		mostBy: map[string]int{}, pods: map[string]map[types.UID]map[types.UID]bool{},
 	}
 	jobs, pods := c.Client().BatchV1().Jobs(c.namespace), c.Client().CoreV1().Pods(c.namespace)
 	follow(c.t, jobs.List, jobs.Watch, func(list *batchv1.JobList) string {
@@ -104,7 +108,7 @@ func follow[L any, E runtime.Object](
 func (o *observer) seeAll(jobs []batchv1.Job) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.alive = map[string]bool{}
+	clear(o.alive)
 	clear(o.byName)
 	for i := range jobs {
 		o.note(watch.Added, &jobs[i])
@@ -125,20 +129,34 @@ func (o *observer) note(event watch.EventType, job *batchv1.Job) {
 	if o.byName[owner] == nil {
 		o.byName[owner] = map[string]bool{}
 	}
-	for _, alive := range []map[string]bool{o.alive, o.byName[owner]} {
-		if how, _ := scaledjob.Finished(job); how != "" || event == watch.Deleted {
-			delete(alive, job.Name)
-		} else {
-			alive[job.Name] = true
-		}
+	if how, _ := scaledjob.Finished(job); how != "" || event == watch.Deleted {
+		delete(o.alive, job.Name)
+		delete(o.byName[owner], job.Name)
+	} else {
+		o.alive[job.Name] = job
+		o.byName[owner][job.Name] = true
 	}
 }
 
 func (o *observer) count() {
-	o.most = max(o.most, len(o.alive))
+	if len(o.alive) > o.most {
+		o.most, o.mostAlive = len(o.alive), o.describe()
+	}
 	for owner, alive := range o.byName {
 		o.mostBy[owner] = max(o.mostBy[owner], len(alive))
 	}
+}
+
+// describe tells of the Jobs alive, those that were made last at the end: who has made them, and when.
+func (o *observer) describe() string {
+	var text strings.Builder
+	for _, job := range slices.SortedFunc(maps.Values(o.alive), func(a, b *batchv1.Job) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
+	}) {
+		fmt.Fprintf(&text, "\n%s of %s, made by %s at %s, version %s", job.Name, job.Labels[v1alpha1.LabelScaledJob],
+			job.Annotations["offboard.dev/creator"], job.CreationTimestamp.UTC().Format(time.TimeOnly), job.ResourceVersion)
+	}
+	return text.String()
 }
 
 func (o *observer) seePod(_ watch.EventType, pod *corev1.Pod) {
@@ -173,6 +191,13 @@ func (o *observer) mostOf() map[string]int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return maps.Clone(o.mostBy)
+}
+
+// atMost tells which Jobs were alive when there were the most.
+func (o *observer) atMost() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.mostAlive
 }
 
 func (o *observer) counts() (created, most int) {
