@@ -99,14 +99,18 @@ func (w world) until(what string, condition func(ctx context.Context) (bool, err
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	var last error
 	for {
 		done, err := condition(ctx)
 		if done {
 			return
 		}
+		if ctx.Err() == nil || last == nil {
+			last = err // what the end of the wait breaks off tells nothing
+		}
 		select {
 		case <-ctx.Done():
-			w.Fatalf("still not: %s (%v)", what, err)
+			w.Fatalf("still not: %s (%v)", what, last)
 		case <-tick.C:
 		}
 	}
