@@ -182,7 +182,7 @@ func (r *replicas) fills(limit int, condition func(byTerm map[string]int) bool) 
 		for _, job := range r.jobs() {
 			if how, _ := scaledjob.Finished(&job); how == "" {
 				alive++
-				by[strings.TrimPrefix(job.Annotations["offboard.dev/creator"], r.namespace+"/")]++
+				by[strings.TrimPrefix(job.Annotations[annotationCreator], r.namespace+"/")]++
 			}
 		}
 		return alive == limit && condition(by), fmt.Sprintf("%d Jobs are alive, by their creators %v", alive, by)

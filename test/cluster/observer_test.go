@@ -23,15 +23,16 @@ import (
 	"github.com/offboard-dev/offboard/internal/scaledjob"
 )
 
+// annotationCreator on a Job names the replica's namespace and the UID of its Lease.
+const annotationCreator = "offboard.dev/creator"
+
 // observer follows Jobs and their Pods as a watch from outside shows them, also over restarts of the API server.
 type observer struct {
 	mu      sync.Mutex
 	created map[types.UID]bool
-	// alive are the names of the Jobs that have not ended, and most how many there were at once.
+	// alive are the Jobs that have not ended, by their names, and most those of the first moment when there were the most.
 	alive map[string]*batchv1.Job
-	most  int
-	// mostAlive tells of those of the moment when there were the most.
-	mostAlive string
+	most  []*batchv1.Job
 	// byName are those alive of each ScaledJob, and mostBy how many there were at the most.
 	byName map[string]map[string]bool
 	mostBy map[string]int
@@ -139,24 +140,12 @@ func (o *observer) note(event watch.EventType, job *batchv1.Job) {
 }
 
 func (o *observer) count() {
-	if len(o.alive) > o.most {
-		o.most, o.mostAlive = len(o.alive), o.describe()
+	if len(o.alive) > len(o.most) {
+		o.most = slices.Collect(maps.Values(o.alive))
 	}
 	for owner, alive := range o.byName {
 		o.mostBy[owner] = max(o.mostBy[owner], len(alive))
 	}
-}
-
-// describe tells of the Jobs alive, those that were made last at the end: who has made them, and when.
-func (o *observer) describe() string {
-	var text strings.Builder
-	for _, job := range slices.SortedFunc(maps.Values(o.alive), func(a, b *batchv1.Job) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
-	}) {
-		fmt.Fprintf(&text, "\n%s of %s, made by %s at %s, version %s", job.Name, job.Labels[v1alpha1.LabelScaledJob],
-			job.Annotations["offboard.dev/creator"], job.CreationTimestamp.UTC().Format(time.TimeOnly), job.ResourceVersion)
-	}
-	return text.String()
 }
 
 func (o *observer) seePod(_ watch.EventType, pod *corev1.Pod) {
@@ -193,17 +182,25 @@ func (o *observer) mostOf() map[string]int {
 	return maps.Clone(o.mostBy)
 }
 
-// atMost tells which Jobs were alive when there were the most.
+// atMost tells which Jobs were alive when there were the most, those that were made last at the end: who has made them,
+// and when.
 func (o *observer) atMost() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.mostAlive
+	var text strings.Builder
+	for _, job := range slices.SortedFunc(slices.Values(o.most), func(a, b *batchv1.Job) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
+	}) {
+		fmt.Fprintf(&text, "\n%s of %s, made by %s at %s, version %s", job.Name, job.Labels[v1alpha1.LabelScaledJob],
+			job.Annotations[annotationCreator], job.CreationTimestamp.UTC().Format(time.TimeOnly), job.ResourceVersion)
+	}
+	return text.String()
 }
 
 func (o *observer) counts() (created, most int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.created), o.most
+	return len(o.created), len(o.most)
 }
 
 // twice finds out whether Kubernetes has started one Job twice, which it says that it may: where the API server has made
